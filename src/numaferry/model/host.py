@@ -1,0 +1,219 @@
+"""A host: what it is (topology, facts), what its operator said (config), and what is left of it (state).
+
+The three are kept apart on purpose. `HostTopology` and `HostFacts` come from discovery, `HostConfig` from a person,
+`HostState` from the ledger; the fit sees only a `HostState`.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from numaferry.model.cpuset import EMPTY, CpuSet, union
+
+#: The base page size of x86-64; the first pool of every cell has it.
+BASE_PAGE_SIZE_KIB = 4
+
+
+@attrs.frozen(slots=True)
+class PagePool:
+    """Pages of one size on one cell, as libvirt's capabilities and virNodeGetFreePages tell them."""
+
+    size_kib: int
+    total: int
+    free: int
+
+
+@attrs.frozen(slots=True)
+class HostCell:
+    """One NUMA cell of a host (libvirt: ``<cell id=>``); ids may be sparse, a cell may have no CPUs or no memory."""
+
+    id: int
+    cpus: CpuSet
+    #: Hardware threads that share a core, one set per core; every CPU of the cell is in exactly one.
+    siblings: tuple[CpuSet, ...]
+    memory_kib: int
+    pages: tuple[PagePool, ...]
+    socket: int = 0
+    #: (cell id, distance) in SLIT units, 10 = local; empty where the firmware gives none.
+    distances: tuple[tuple[int, int], ...] = ()
+
+    def pool(self, size_kib: int) -> PagePool | None:
+        """Return the pool of this page size, or None where the cell has none."""
+        return next((pool for pool in self.pages if pool.size_kib == size_kib), None)
+
+
+@attrs.frozen(slots=True)
+class HostTopology:
+    """All NUMA cells of a host, ordered by id."""
+
+    cells: tuple[HostCell, ...]
+
+    @property
+    def cpus(self) -> CpuSet:
+        """Every online CPU of the host."""
+        return union(cell.cpus for cell in self.cells)
+
+    def cell(self, cell_id: int) -> HostCell | None:
+        """Return the cell of this id, or None."""
+        return next((cell for cell in self.cells if cell.id == cell_id), None)
+
+
+@attrs.frozen(slots=True)
+class HostFacts:
+    """What discovery read from a host's libvirtd, and nothing that it did not."""
+
+    hostname: str
+    #: `host/uuid` of the capabilities: how a host is recognised again.
+    uuid: str
+    uri: str
+    topology: HostTopology
+    #: libvirt's and QEMU's versions as libvirt encodes them: major * 1_000_000 + minor * 1_000 + release.
+    libvirt_version: int
+    hypervisor_version: int
+    #: Net device and bridge names present on the host; None where this libvirt could not list them.
+    links: tuple[str, ...] | None = None
+    #: Domain types that the host's QEMU can run ("kvm", "qemu").
+    domain_types: tuple[str, ...] = ("kvm",)
+    #: Boot identity where libvirt tells one, else "".
+    boot_id: str = ""
+
+
+@attrs.frozen(slots=True)
+class ReservedPages:
+    """nova's ``reserved_huge_pages``: pages on a cell that are not ours to promise."""
+
+    cell: int
+    size_kib: int
+    count: int
+
+
+@attrs.frozen(slots=True)
+class HostConfig:
+    """What an operator says of a host, in nova's words (nova.conf ``[compute]``, ``[DEFAULT]``)."""
+
+    cpu_dedicated_set: CpuSet = EMPTY
+    #: CPUs where shared vCPUs and floating guests run.
+    cpu_shared_set: CpuSet = EMPTY
+    reserved_host_memory_mb: int = 512
+    reserved_huge_pages: tuple[ReservedPages, ...] = ()
+    cpu_allocation_ratio: float = 16.0
+    ram_allocation_ratio: float = 1.0
+    #: physical network → the net device that carries it here (macvtap parent), or the bridge of that network.
+    physical_networks: tuple[tuple[str, str], ...] = ()
+    #: Address that the source's QEMU connects to (tcp://ADDRESS); "" lets libvirt choose.
+    migration_address: str = ""
+    #: The URI under which *other hosts'* libvirtd reach this one (peer-to-peer); "" = the one the controller uses.
+    peer_uri: str = ""
+
+    def link_of(self, physical_network: str) -> str | None:
+        """Return the net device that carries this physical network here, or None."""
+        return dict(self.physical_networks).get(physical_network)
+
+    def physical_network_of(self, link: str) -> str | None:
+        """Return the physical network that this net device carries here, or None."""
+        return next((net for net, dev in self.physical_networks if dev == link), None)
+
+
+@attrs.frozen(slots=True)
+class PageUsage:
+    """Pages of one size on one cell: how many there are, promised or observed in use, and reserved by the operator."""
+
+    size_kib: int
+    total: int
+    used: int = 0
+    reserved: int = 0
+
+    @property
+    def free(self) -> int:
+        """Pages that may still be promised; never negative."""
+        return max(0, self.total - self.used - self.reserved)
+
+
+@attrs.frozen(slots=True)
+class CellState:
+    """One host cell with what is taken of it: the unit that the fit looks at."""
+
+    id: int
+    cpus: CpuSet
+    siblings: tuple[CpuSet, ...]
+    #: CPUs that may be given away alone.
+    dedicated: CpuSet
+    #: CPUs for shared vCPUs.
+    shared: CpuSet
+    #: Dedicated CPUs that are promised, or closed because something is seen running on them.
+    pinned: CpuSet
+    #: Shared vCPUs bound to this cell.
+    shared_vcpus: int
+    memory_kib: int
+    memory_used_kib: int
+    pages: tuple[PageUsage, ...]
+    socket: int = 0
+    distances: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def free_dedicated(self) -> CpuSet:
+        """Dedicated CPUs that may be promised now."""
+        return self.dedicated - self.pinned
+
+    def pool(self, size_kib: int) -> PageUsage | None:
+        """Return the usage of this page size, or None where the cell has none."""
+        return next((pool for pool in self.pages if pool.size_kib == size_kib), None)
+
+
+@attrs.frozen(slots=True)
+class PciAddress:
+    """A PCI function: domain, bus, slot, function; text form ``0000:81:00.1``."""
+
+    domain: int
+    bus: int
+    slot: int
+    function: int
+
+    @classmethod
+    def parse(cls, text: str) -> PciAddress:
+        """Read ``0000:81:00.1``; raises ValueError."""
+        domain, bus, rest = text.split(":")
+        slot, function = rest.split(".")
+        return cls(int(domain, 16), int(bus, 16), int(slot, 16), int(function, 16))
+
+    def __str__(self) -> str:
+        return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
+
+
+@attrs.frozen(slots=True)
+class PciDevice:
+    """A device that can be given to a guest; `numa_node` None where the firmware does not say."""
+
+    address: PciAddress
+    vendor: str
+    product: str
+    numa_node: int | None = None
+    used: bool = False
+    physical_network: str | None = None
+
+
+@attrs.frozen(slots=True)
+class HostLimits:
+    """Allocation ratios, as in nova; they apply to shared vCPUs and base pages only."""
+
+    cpu_allocation_ratio: float
+    ram_allocation_ratio: float
+
+
+@attrs.frozen(slots=True)
+class HostState:
+    """All that the fit needs to know of one host, at one generation of the ledger."""
+
+    name: str
+    cells: tuple[CellState, ...]
+    generation: int = 0
+    #: None: no ratio is applied (the rules about a cell's own size still are).
+    limits: HostLimits | None = None
+    #: Guests without any NUMA wish are charged per host.
+    floating_vcpus: int = 0
+    floating_memory_kib: int = 0
+    pci: tuple[PciDevice, ...] = ()
+
+    def cell(self, cell_id: int) -> CellState | None:
+        """Return the cell of this id, or None."""
+        return next((cell for cell in self.cells if cell.id == cell_id), None)

@@ -1,0 +1,111 @@
+"""A migration and its context: the old and the new topology, pins, devices and links, kept until the move has ended.
+
+The words are those of the thread: `MigrationContext` with ``old_``/``new_`` fields, and
+`mutated_migration_context()`, which shows the instance as it will be on the destination.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from numaferry.model.host import PciDevice
+    from numaferry.model.instance import Instance, InstanceNumaTopology, Vif
+
+
+class MigrationStatus(enum.StrEnum):
+    """nova's migration statuses, so that its clients read them."""
+
+    ACCEPTED = "accepted"
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    POST_MIGRATING = "post-migrating"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    #: Needs a person.
+    ERROR = "error"
+
+
+#: Statuses in which a migration still holds two claims.
+IN_PROGRESS = frozenset(
+    {
+        MigrationStatus.ACCEPTED,
+        MigrationStatus.QUEUED,
+        MigrationStatus.PREPARING,
+        MigrationStatus.RUNNING,
+        MigrationStatus.POST_MIGRATING,
+        MigrationStatus.ERROR,
+    }
+)
+
+
+@attrs.frozen(slots=True)
+class MigrationContext:
+    """Old and new side of a move: nova's MigrationContext, with the links of the guest's NICs beside it.
+
+    Everything `old_` is true of the source, everything `new_` of the destination's claim. Nothing secret is in it.
+    """
+
+    old_numa_topology: InstanceNumaTopology | None
+    new_numa_topology: InstanceNumaTopology | None
+    old_pci_devices: tuple[PciDevice, ...] = ()
+    new_pci_devices: tuple[PciDevice, ...] = ()
+    old_vifs: tuple[Vif, ...] = ()
+    new_vifs: tuple[Vif, ...] = ()
+    #: The destination's shared set, for guests or emulator threads that float there; "" = any CPU.
+    new_cpu_shared_set: str = ""
+
+
+@attrs.frozen(slots=True)
+class Migration:
+    """One move of one instance. `id` is a small number as in nova, `uuid` its stable name."""
+
+    id: int
+    uuid: str
+    instance_uuid: str
+    source: str
+    dest: str
+    status: MigrationStatus
+    #: Name of the last step of the step table whose intent is committed; "" before the first.
+    step: str = ""
+    #: One sentence: why it is in this status.
+    reason: str = ""
+    context: MigrationContext | None = None
+    #: Seconds since the epoch, by the database's clock.
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    #: Who drives it ("host:pid:start"), and until when by the database's clock.
+    controller: str = ""
+    #: The person asked for it to be given up.
+    abort_requested: bool = False
+    bandwidth_mib_s: int = 0
+    #: Emulator pin, NIC links and whatever else rollback must restore on the source; plain text values.
+    source_memo: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def in_progress(self) -> bool:
+        """Tell whether two claims are held."""
+        return self.status in IN_PROGRESS
+
+
+def mutated_migration_context(instance: Instance) -> Instance:
+    """Return the instance as it will be on the destination: new topology, devices and links in place of the old.
+
+    A pure function: the instance given is not changed (nova's is a context manager that swaps and swaps back). It is
+    the only input of `plug_vifs` and of the destination XML. Raises ValueError where there is no migration context,
+    since then the *old* pins and devices would go to the destination.
+    """
+    context = instance.migration_context
+    if context is None:
+        raise ValueError(f"instance {instance.name} has no migration context: its old pins would go to the destination")
+    return attrs.evolve(
+        instance,
+        numa_topology=context.new_numa_topology,
+        pci_devices=context.new_pci_devices,
+        vifs=context.new_vifs,
+    )
