@@ -1,0 +1,93 @@
+"""Where a lab lives: its directory, the lock that one `up` or `down` at a time holds, and what is kept in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from numaferry.errors import Conflict, EnvironmentLacking, InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEFAULT_NAME = "default"
+
+
+def _xdg(variable: str, below_home: str) -> Path:
+    """Return a base directory of the XDG specification; a relative value is ignored, as it demands."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else Path.home() / below_home
+
+
+def cache_directory() -> Path:
+    """Return where the lab keeps what is dear to make and safe to lose: `$XDG_CACHE_HOME/numaferry`."""
+    return _xdg("XDG_CACHE_HOME", ".cache") / "numaferry"
+
+
+def lab_directory(name: str = DEFAULT_NAME) -> Path:
+    """Return the directory of the lab called `name`: `$XDG_STATE_HOME/numaferry/lab/NAME`.
+
+    Raises InvalidInput for a name that is no plain word, since it becomes part of paths.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
+        raise InvalidInput(
+            f"lab name {name!r} is not 1 to 31 of a-z, 0-9 and -, beginning with a letter or digit",
+            hint="for example: default",
+        )
+    return _xdg("XDG_STATE_HOME", ".local/state") / "numaferry" / "lab" / name
+
+
+def _holder(text: str) -> str:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        told = json.loads(text)
+        return f"process {told['pid']} ({told['command']}), since {told['since']}"
+    return "another process"
+
+
+def _open_lock(path: Path) -> int:
+    """Open and lock `path`; when its holder removed it meanwhile, the name now means another file: begin again."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError as error:
+            holder = _holder(os.pread(descriptor, 4096, 0).decode(errors="replace"))
+            os.close(descriptor)
+            raise Conflict(
+                f"the lab in {path.parent} is being changed by {holder}", hint="wait for it, or end it"
+            ) from error
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lab in `directory` (made if missing) for one change; the lock dies with the process that holds it.
+
+    Raises Conflict, saying who holds it, and EnvironmentLacking when the directory can't be made. A directory that is
+    empty at the end is removed.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = _open_lock(directory / "lock")
+    except OSError as error:
+        raise EnvironmentLacking(f"{directory} can't be written: {error.strerror}", hint="run as root") from error
+    try:
+        told = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200], "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(told).encode(), 0)
+        yield
+    finally:
+        if set(os.listdir(directory)) == {"lock"}:  # noqa: PTH208 - the names are what is compared
+            (directory / "lock").unlink()
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        os.close(descriptor)
