@@ -1,0 +1,30 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs first.
+SHELL := /bin/bash
+PY := .venv/bin/python
+LAB ?= hosts
+
+.PHONY: help setup demo test lint unit clean
+
+help: ## list the targets
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what is missing: Debian packages (root), .venv with the locked dependencies
+	@tools/setup
+
+demo: setup ## move a pinned guest between two real hosts and prove that its promise is kept (LAB=, KEEP=1, SABOTAGE=n)
+	@LAB=$(LAB) KEEP=$(KEEP) SABOTAGE=$(SABOTAGE) $(PY) -m numaferry.demo
+
+test: setup lint ## everything: style, types, arrows between rooms, unit, property, ledger, CLI and lab tests
+	@tools/run-tests
+
+lint: setup ## ruff, mypy --strict, import-linter, changelog fragments
+	@tools/lint
+
+unit: setup ## the quick tests only: no root, no lab
+	@$(PY) -m pytest -q -m "not lab and not hosts"
+
+bench-%: setup ## run benchmarks/NAME.py: a table, and build/bench/NAME.json
+	@mkdir -p build/bench && $(PY) benchmarks/$*.py
+
+clean: ## remove what set-up and builds made
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,47 @@
+"""Skips are failures where everything is required, except those listed with a reason in tests/not-here.toml."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+NOT_HERE = tomllib.loads((Path(__file__).parent / "not-here.toml").read_text(encoding="utf-8"))
+REQUIRE_ALL = os.environ.get("NUMAFERRY_REQUIRE_ALL") == "1"
+permitted: dict[str, str] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn a skip that nobody allowed into a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        node = item.nodeid.split("[")[0]
+        if node in NOT_HERE:
+            permitted[item.nodeid] = NOT_HERE[node]["reason"]
+        elif REQUIRE_ALL:
+            report.outcome = "failed"
+            report.longrepr = (
+                f"skipped although NUMAFERRY_REQUIRE_ALL=1 and not listed in not-here.toml: {report.longrepr}"
+            )
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Turn a whole module's skip into a failure likewise."""
+    report = yield
+    if report.skipped and REQUIRE_ALL:
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} skipped as a whole under NUMAFERRY_REQUIRE_ALL=1: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what this machine could not show, and why."""
+    if permitted:
+        terminalreporter.section("not shown on this machine (tests/not-here.toml)")
+        for node, reason in sorted(permitted.items()):
+            terminalreporter.line(f"{node}: {reason}")
