@@ -46,6 +46,7 @@ from numaferry.model.migration import (
     MigrationStatus,
     mutated_migration_context,
 )
+from numaferry.model.observed import ObservedUse
 from numaferry.model.placement import Misfit, Placement, Shortage
 
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "MigrationStatus",
     "Misfit",
     "NumaRequest",
+    "ObservedUse",
     "Ownership",
     "PagePool",
     "PageUsage",
