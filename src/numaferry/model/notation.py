@@ -1,9 +1,9 @@
 """A host topology in one line, in the manner of hwloc's synthetic strings.
 
-For example ``2 cells x 2 cores x 2 threads, 1536M, 2M:128``. The first part says cells, cores per cell and threads per core (a part left out is 1); then the memory of *each cell*,
-huge pages included; then any number of ``SIZE:COUNT`` pools *per cell*. CPUs are numbered cell by cell, core by core,
-thread by thread; every cell is a socket of its own; the distance between two cells is 21, as firmware of two-socket
-machines tells it.
+For example ``2 cells x 2 cores x 2 threads, 1536M, 2M:128``. The first part says cells, cores per cell and threads per
+core (a part left out is 1); then the memory of *each cell*, huge pages included; then any number of ``SIZE:COUNT``
+pools *per cell*. CPUs are numbered cell by cell, core by core, thread by thread; every cell is a socket of its own; the
+distance between two cells is 21, as firmware of two-socket machines tells it.
 """
 
 from __future__ import annotations
