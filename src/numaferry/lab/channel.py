@@ -1,6 +1,7 @@
 """The exec channel's outer end: framed requests over a virtio-serial port, safe for many clients, one after another.
 
-A request is one line of ASCII, `NFX <id> <timeout_s> <base64 of the command>`; the answer is
+A request is one line of ASCII, `NFX <id> <timeout_s> <base64 of the command> .`, where the
+point says that the line is whole; the answer is
 
 ::
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 TIMED_OUT = 124
 # what a host under emulation may need beyond the command's own time: start a shell, encode the output
 GRACE_S = 30.0
-RESEND_S = 15.0
 
 
 @frozen
@@ -105,7 +105,7 @@ def _connect(path: Path, timeout_s: float) -> socket.socket:
 
 def _exchange(connection: socket.socket, command: str, timeout_s: float, deadline: float) -> ExecResult:
     mark = secrets.token_hex(8)
-    line = f"NFX {mark} {timeout_s:.0f} {base64.b64encode(command.encode()).decode()}\n".encode()
+    line = f"NFX {mark} {timeout_s:.0f} {base64.b64encode(command.encode()).decode()} .\n".encode()
     lines = _Lines(connection)
     connection.sendall(b"\n" + line)
     while lines.next(deadline) != f"NFB {mark}".encode():
