@@ -1,0 +1,170 @@
+"""The libvirt side of the hypervisor port: each method is one call to a module of this package, errors translated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from numaferry.errors import HypervisorError, NotFound
+from numaferry.virt.libvirt import discovery, domains, jobs, pins, vif
+from numaferry.virt.libvirt.connection import Connection, HostConnections, libvirt
+from numaferry.virt.port import ClosesOnExit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numaferry.model import (
+        CpuSet,
+        DomainSeen,
+        HostFacts,
+        Instance,
+        JobInfo,
+        MigrateCall,
+        Ownership,
+        ThreadMasks,
+        Vif,
+        XmlKind,
+    )
+    from numaferry.virt.port import Hypervisor
+
+T = TypeVar("T")
+
+
+class LibvirtHypervisor(ClosesOnExit):
+    """One real host; see `numaferry.virt.port.Hypervisor` for what each method promises."""
+
+    def __init__(self, uri: str) -> None:
+        self._connections = HostConnections(uri)
+
+    def __repr__(self) -> str:
+        return f"LibvirtHypervisor({self.uri!r})"
+
+    @property
+    def uri(self) -> str:
+        """The URI that `connect` was given."""
+        return self._connections.uri
+
+    def close(self) -> None:
+        """Close both connections; a later call opens them again."""
+        self._connections.close()
+
+    def _on(self, connection: Connection, uuid: str, work: Callable[[libvirt.virDomain], T]) -> T:
+        """Run `work` with the domain of this UUID. Raises NotFound."""
+        return connection.call(lambda opened: work(opened.lookupByUUIDString(uuid)))
+
+    def _job_of(self, uuid: str, read: Callable[[libvirt.virDomain], JobInfo | None]) -> JobInfo | None:
+        try:
+            return self._on(self._connections.control, uuid, read)
+        except NotFound:  # a transient domain that has left, or a persistent one that was undefined when it left
+            return None
+
+    # reading
+
+    def facts(self) -> HostFacts:
+        """Read identity, versions, topology with free pages, links."""
+        return self._connections.main.call(lambda opened: discovery.read_facts(opened, self.uri))
+
+    def free_pages(self) -> dict[int, dict[int, int]]:
+        """Return free pages: cell id → page size in KiB → count."""
+        return self._connections.main.call(discovery.read_all_free_pages)
+
+    def domains(self) -> tuple[DomainSeen, ...]:
+        """Return all domains, active and inactive, ordered by name."""
+        return self._connections.main.call(domains.see_all)
+
+    def domain(self, uuid: str) -> DomainSeen | None:
+        """Return one domain, or None where the host has none of this UUID."""
+        try:
+            return self._on(self._connections.main, uuid, domains.see)
+        except NotFound:
+            return None
+
+    def domain_xml(self, uuid: str, kind: XmlKind) -> str:
+        """Return a domain's XML; MIGRATABLE and INACTIVE carry secrets."""
+        return self._on(self._connections.main, uuid, lambda domain: domains.read_xml(domain, kind))
+
+    def thread_masks(self, uuid: str) -> ThreadMasks:
+        """Return the kernel's affinity masks of a running domain's vCPU and IO threads."""
+        return self._on(self._connections.main, uuid, pins.read_masks)
+
+    def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:
+        """Return one sentence for each link that is missing or down here."""
+        return self._connections.main.call(lambda opened: vif.missing_links(opened, vifs))
+
+    # writing
+
+    def set_ownership(self, uuid: str, ownership: Ownership | None) -> None:
+        """Write or remove our metadata element, live and persistent."""
+        self._on(self._connections.main, uuid, lambda domain: domains.write_ownership(domain, ownership))
+
+    def plug_vifs(self, instance: Instance) -> None:
+        """Verify the links of the instance's NICs: libvirt itself makes taps and macvtaps on them (see `vif`)."""
+        missing = self.check_vifs(instance.vifs)
+        if missing:
+            raise HypervisorError(
+                f"{self.uri}: {'; '.join(missing)}",
+                hint="bring the link up, or name another in the host's configuration",
+            )
+
+    def unplug_vifs(self, instance: Instance) -> None:
+        """Do nothing: libvirt removes taps and macvtaps with the guest they were made for."""
+
+    def set_pins(
+        self, uuid: str, vcpus: Mapping[int, CpuSet], emulator: CpuSet | None = None, *, persistent: bool
+    ) -> None:
+        """Pin vCPUs and the emulator, live if active and in the configuration if `persistent`."""
+        self._connections.main.call(
+            lambda opened: pins.write_pins(
+                opened, opened.lookupByUUIDString(uuid), vcpus, emulator, persistent=persistent
+            )
+        )
+
+    def resume(self, uuid: str) -> None:
+        """Let a paused domain run."""
+
+        def run(domain: libvirt.virDomain) -> None:
+            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
+
+        self._on(self._connections.control, uuid, run)
+
+    # migrating
+
+    def live_migration(self, call: MigrateCall) -> None:
+        """Move a domain peer-to-peer in pre-copy; blocks until the job has ended."""
+        live_migration(self._connections.main, call)
+
+    def job(self, uuid: str) -> JobInfo | None:
+        """Return the progress of the domain's migration job, on the connection for job control."""
+        return self._job_of(uuid, jobs.read_job)
+
+    def completed_job(self, uuid: str) -> JobInfo | None:
+        """Return the figures of the domain's last migration."""
+        return self._job_of(uuid, jobs.read_completed_job)
+
+    def abort_job(self, uuid: str) -> None:
+        """Give up the domain's job; without one nothing happens."""
+        try:
+            self._on(self._connections.control, uuid, jobs.abort)
+        except NotFound:  # it has left: the job ended before it could be aborted
+            return
+
+
+def live_migration(connection: Connection, call: MigrateCall) -> None:
+    """Make the one libvirt call that moves a guest (virDomainMigrateToURI3, peer-to-peer, live).
+
+    The source's daemon drives it and goes on without us. Raises HypervisorError with libvirt's message, cleared of the
+    XMLs' secrets; HostUnreachable when our connection broke, which says nothing about the job.
+    """
+    parameters, flags = jobs.migrate_arguments(call)
+
+    def migrate(opened: libvirt.virConnect) -> None:
+        opened.lookupByUUIDString(call.uuid).migrateToURI3(call.dest_uri, parameters, flags)
+
+    connection.call(migrate, secrets=jobs.secrets_in(call.dest_xml, call.persistent_xml))
+
+
+def connect(uri: str) -> Hypervisor:
+    """Open a real host at once, so that a wrong URI is told here. Raises HostUnreachable, HypervisorError, TooOld."""
+    hypervisor = LibvirtHypervisor(uri)
+    hypervisor._connections.main.get()  # noqa: SLF001  (this function is the class's other constructor)
+    return hypervisor

@@ -1,0 +1,96 @@
+"""Migration jobs: the call, its progress, its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lxml import etree
+
+from numaferry.model import JobInfo
+from numaferry.virt.libvirt.connection import libvirt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numaferry.model import MigrateCall
+
+#: JobInfo field → key of virDomainGetJobStats.
+_FIELDS: Mapping[str, str] = {
+    "time_elapsed_ms": "time_elapsed",
+    "memory_total_bytes": "memory_total",
+    "memory_processed_bytes": "memory_processed",
+    "memory_remaining_bytes": "memory_remaining",
+    "memory_bps": "memory_bps",
+    "memory_dirty_rate": "memory_dirty_rate",
+    "memory_page_size_bytes": "memory_page_size",
+    "memory_iteration": "memory_iteration",
+    "downtime_ms": "downtime",
+}
+
+#: VIR_MIGRATE_CHANGE_PROTECTION is not asked for: libvirt uses it by itself wherever both sides know it.
+_FLAGS = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+_FLAGS_PERSISTENT = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+
+_COMPLETED = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
+_MIGRATIONS = {libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}
+
+#: libvirt raises this while QEMU has begun and has no figures yet; the job runs (nova met it as LP 1982284).
+_NO_FIGURES_YET = "migration was active, but no RAM info was set"
+
+
+def migrate_arguments(call: MigrateCall) -> tuple[dict[str, Any], int]:
+    """Return typed parameters and flags of virDomainMigrateToURI3 for a call.
+
+    PERSIST_DEST together with a destination XML needs the persistent XML too, or the destination keeps the source's
+    pins for the next start (nova LP 1890501); a transient domain stays transient and undefined nowhere.
+    """
+    parameters: dict[str, Any] = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: call.dest_xml}
+    flags = _FLAGS
+    if call.persistent_xml is not None:
+        parameters[libvirt.VIR_MIGRATE_PARAM_PERSIST_XML] = call.persistent_xml
+        flags |= _FLAGS_PERSISTENT
+    if call.migrate_uri:
+        parameters[libvirt.VIR_MIGRATE_PARAM_URI] = call.migrate_uri
+    if call.bandwidth_mib_s:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = call.bandwidth_mib_s
+    return parameters, flags
+
+
+def secrets_in(*xmls: str | None) -> tuple[str, ...]:
+    """Return the secret values of domain XMLs, so that error messages can be cleared of them."""
+    elements = (element for xml in xmls if xml for element in etree.fromstring(xml).iter())
+    values = (element.get(name) for element in elements for name in ("passwd", "password"))
+    return tuple({value for value in values if value})
+
+
+def job_info(stats: Mapping[str, Any], *, completed: bool = False) -> JobInfo | None:
+    """Return job statistics as a JobInfo; None where they are of no job, or of one that is no migration."""
+    if not stats or stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+        return None
+    if stats.get("operation", libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT) not in _MIGRATIONS:
+        return None
+    return JobInfo(**{field: int(stats.get(key, 0)) for field, key in _FIELDS.items()}, completed=completed)
+
+
+def read_job(domain: libvirt.virDomain) -> JobInfo | None:
+    """Return the running migration job, None without one; a job without figures yet is an empty JobInfo."""
+    try:
+        return job_info(domain.jobStats())
+    except libvirt.libvirtError as error:
+        if _NO_FIGURES_YET in str(error):
+            return JobInfo()
+        raise
+
+
+def read_completed_job(domain: libvirt.virDomain) -> JobInfo | None:
+    """Return the last finished job's figures; libvirt forgets them when its daemon restarts."""
+    return job_info(domain.jobStats(_COMPLETED), completed=True)
+
+
+def abort(domain: libvirt.virDomain) -> None:
+    """Abort the job; where there is none (any more) nothing happens."""
+    try:
+        domain.abortJob()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or read_job(domain) is not None:
+            raise

@@ -1,0 +1,140 @@
+"""The hypervisor port: all that the rest of numaferry may ask of one host.
+
+Two sides implement it: `numaferry.virt.libvirt` (real hosts) and `numaferry.virt.simulated` (a fleet with a clock).
+Every method may raise HostUnreachable (no connection) and HypervisorError (the host's libvirt says no; its message is
+quoted); further errors are named at the method. One object is safe to use from several threads: `live_migration` blocks
+in one of them while `job` and `abort_job` are called from another, on a connection of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from numaferry.model import (
+        CpuSet,
+        DomainSeen,
+        HostFacts,
+        Instance,
+        JobInfo,
+        MigrateCall,
+        Ownership,
+        ThreadMasks,
+        Vif,
+        XmlKind,
+    )
+
+
+class Hypervisor(Protocol):
+    """One host. No method remembers an answer: what is returned was read for this call."""
+
+    @property
+    def uri(self) -> str:
+        """The URI that `connect` was given."""
+        ...
+
+    def facts(self) -> HostFacts:
+        """Read identity, versions, topology with free pages, links."""
+        ...
+
+    def free_pages(self) -> dict[int, dict[int, int]]:
+        """Return free pages: cell id → page size in KiB → count."""
+        ...
+
+    def domains(self) -> tuple[DomainSeen, ...]:
+        """Return all domains, active and inactive, ordered by name."""
+        ...
+
+    def domain(self, uuid: str) -> DomainSeen | None:
+        """Return one domain, or None where the host has no domain of this UUID."""
+        ...
+
+    def domain_xml(self, uuid: str, kind: XmlKind) -> str:
+        """Return a domain's XML; MIGRATABLE and INACTIVE carry secrets. Raises NotFound.
+
+        INACTIVE of a transient domain is its live configuration, as with libvirt: ask `DomainSeen.persistent` first.
+        """
+        ...
+
+    def set_ownership(self, uuid: str, ownership: Ownership | None) -> None:
+        """Write, or with None remove, our metadata element, live and persistent; safe to repeat. Raises NotFound."""
+        ...
+
+    def thread_masks(self, uuid: str) -> ThreadMasks:
+        """Return the affinity masks of a running domain's threads as the kernel has them. Raises NotFound."""
+        ...
+
+    def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:
+        """Return one sentence for each link that is missing or down here; empty means all are there."""
+        ...
+
+    def plug_vifs(self, instance: Instance) -> None:
+        """Make the links of the instance's NICs ready on this host; safe to repeat.
+
+        `instance` is mutated: its vifs name links of *this* host. Raises HypervisorError where one is missing or down.
+        """
+        ...
+
+    def unplug_vifs(self, instance: Instance) -> None:
+        """Take back what `plug_vifs` made; safe to repeat, and where nothing was plugged."""
+        ...
+
+    def live_migration(self, call: MigrateCall) -> None:
+        """Move a running domain from this host (the source); returns when it runs on the destination.
+
+        Peer-to-peer: the source's daemon drives the job, which goes on when this process or its connection dies.
+        Raises HypervisorError when the job failed or was aborted (by libvirt's rules the guest then runs on the
+        source; look, don't assume), HostUnreachable when the connection broke and nothing is known, NotFound.
+        """
+        ...
+
+    def job(self, uuid: str) -> JobInfo | None:
+        """Return the progress of the migration job of this domain; None without one, or without the domain."""
+        ...
+
+    def completed_job(self, uuid: str) -> JobInfo | None:
+        """Return the figures of the last job that ended; after a success the *destination* has them."""
+        ...
+
+    def abort_job(self, uuid: str) -> None:
+        """Ask libvirt to give up the domain's job; without a job or domain nothing happens (it has just ended).
+
+        Raises HypervisorError where the job can no longer be aborted.
+        """
+        ...
+
+    def resume(self, uuid: str) -> None:
+        """Let a paused domain run; a running one is left alone. Raises NotFound."""
+        ...
+
+    def set_pins(
+        self, uuid: str, vcpus: Mapping[int, CpuSet], emulator: CpuSet | None = None, *, persistent: bool
+    ) -> None:
+        """Pin vCPUs, and the emulator where given: live if the domain is active, in its configuration if `persistent`.
+
+        Raises NotFound, HypervisorError for a CPU that the host lacks.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close all connections; safe to repeat."""
+        ...
+
+
+class ClosesOnExit:
+    """`with connect(uri) as host:` for both sides of the port."""
+
+    def close(self) -> None:
+        """Close; the side that inherits says what."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

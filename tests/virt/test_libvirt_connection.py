@@ -1,0 +1,126 @@
+"""Connections: what goes wrong is told in our words, once, with libvirt's message and without secrets.
+
+`test:///default` is libvirt's own in-process host; no daemon is needed.
+"""
+
+import re
+import socket
+import time
+
+import pytest
+
+from numaferry import virt
+from numaferry.errors import HostUnreachable, HypervisorError, InvalidInput, NotFound, TooOld
+from numaferry.model import CpuSet, DomainState, Ownership, Vif, VifKind, XmlKind
+from numaferry.virt.libvirt import connection as connections
+from numaferry.virt.libvirt.connection import libvirt, redact, without_prompts
+
+TEST_HOST = "test:///default"
+
+
+@pytest.fixture
+def host():
+    with virt.connect(TEST_HOST) as opened:
+        yield opened
+
+
+def test_a_uri_of_an_unknown_kind_names_those_there_are():
+    with pytest.raises(InvalidInput, match="xen") as caught:
+        virt.connect("xen:///system")
+    assert "qemu+ssh" in caught.value.hint
+
+
+def test_nobody_listening_is_an_unreachable_host_and_nothing_is_printed(capfd):
+    with pytest.raises(HostUnreachable, match="refused") as caught:
+        virt.connect("qemu+tcp://127.0.0.1:9/system")
+    assert caught.value.retryable
+    assert "virsh -c qemu+tcp://127.0.0.1:9/system" in caught.value.hint
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_host_that_never_answers_is_given_up_after_the_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"qemu+tcp://127.0.0.1:{silent.getsockname()[1]}/system"
+        started = time.monotonic()
+        with pytest.raises(HostUnreachable, match=r"no answer within 0\.3 s"):
+            connections.Connection(uri, timeout_s=0.3).get()
+        assert time.monotonic() - started < 5
+
+
+def test_a_libvirt_that_is_too_old_is_refused(monkeypatch):
+    monkeypatch.setattr(connections, "MINIMUM_LIBVIRT", 99_000_000)
+    with pytest.raises(TooOld, match=r"older than 99\.0\.0"):
+        virt.connect(TEST_HOST)
+
+
+def test_ssh_never_asks_at_a_terminal():
+    assert without_prompts("qemu+ssh://root@h/system") == "qemu+ssh://root@h/system?no_tty=1"
+    assert without_prompts("qemu+ssh://h/system?keyfile=/k") == "qemu+ssh://h/system?keyfile=%2Fk&no_tty=1"
+    assert without_prompts("qemu+ssh://h/system?no_tty=0") == "qemu+ssh://h/system?no_tty=0"
+    assert without_prompts("qemu+tls://h/system") == "qemu+tls://h/system"
+
+
+def test_an_unknown_domain(host):
+    nobody = "11111111-2222-3333-4444-555555555555"
+    assert host.domain(nobody) is None
+    assert host.job(nobody) is None
+    host.abort_job(nobody)
+    with pytest.raises(NotFound, match="Domain not found"):
+        host.domain_xml(nobody, XmlKind.LIVE)
+
+
+def test_an_error_quotes_libvirt_but_not_the_secrets_and_chains_nothing(host):
+    def fail(_connection):
+        raise libvirt.libvirtError("cannot log in with hunter2")
+
+    with pytest.raises(HypervisorError, match=r"cannot log in with \*\*\*") as caught:
+        host._connections.main.call(fail, secrets=("hunter2",))
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert redact("abc ab", ("ab", "abc")) == "*** ***"
+
+
+def test_a_closed_connection_opens_again(host):
+    host.close()
+    host.close()
+    assert [domain.name for domain in host.domains()] == ["test"]
+
+
+def test_facts_of_libvirts_test_host(host):
+    facts = host.facts()
+    assert [cell.id for cell in facts.topology.cells] == [0, 1]
+    assert facts.topology.cpus == CpuSet.parse("0,2,4"), "the test host lists 16 CPUs and has three of eight online"
+    assert facts.topology.cell(1).memory_kib == 4194304
+    assert facts.links == ("eth1",)
+    assert facts.libvirt_version >= 7_000_000
+
+
+def test_domains_and_their_ownership(host):
+    (domain,) = host.domains()
+    assert (domain.name, domain.state, domain.persistent) == ("test", DomainState.RUNNING, True)
+    assert domain.ownership is None
+    ours = Ownership("ledger-1", "claim-7", "move-3", 12)
+    host.set_ownership(domain.uuid, ours)
+    host.set_ownership(domain.uuid, ours)
+    assert host.domain(domain.uuid).ownership == ours
+    assert re.search(r"ledger-1", host.domain_xml(domain.uuid, XmlKind.INACTIVE))
+    host.set_ownership(domain.uuid, None)
+    host.set_ownership(domain.uuid, None)
+    assert host.domain(domain.uuid).ownership is None
+
+
+def test_pins_beyond_the_hosts_cpus_are_refused_before_libvirt_cuts_them_off(host):
+    (domain,) = host.domains()
+    with pytest.raises(HypervisorError, match="CPUs 0,77: the host has 8"):
+        host.set_pins(domain.uuid, {0: CpuSet.parse("0,77")}, persistent=False)
+
+
+def test_a_missing_link_is_named(host):
+    present = Vif("52:54:00:00:00:01", VifKind.DIRECT, "eth1")
+    missing = Vif("52:54:00:00:00:02", VifKind.BRIDGE, "br7")
+    network = Vif("52:54:00:00:00:03", VifKind.NETWORK, "no-such")
+    assert host.check_vifs([present]) == ()
+    assert host.check_vifs([missing, network]) == (
+        "NIC 52:54:00:00:00:02: bridge br7 does not exist (links here: eth1)",
+        "NIC 52:54:00:00:00:03: libvirt network no-such does not exist",
+    )

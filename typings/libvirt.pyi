@@ -1,0 +1,90 @@
+# The names of libvirt-python that numaferry.virt.libvirt uses, with the types that the bindings really return.
+from collections.abc import Callable, Sequence
+from typing import Any
+
+VIR_ERR_INTERNAL_ERROR: int
+VIR_ERR_NO_SUPPORT: int
+VIR_ERR_NO_DOMAIN: int
+VIR_ERR_OPERATION_INVALID: int
+VIR_ERR_AUTH_FAILED: int
+VIR_ERR_AUTH_CANCELLED: int
+VIR_ERR_AUTH_UNAVAILABLE: int
+VIR_ERR_ACCESS_DENIED: int
+VIR_ERR_NO_DOMAIN_METADATA: int
+VIR_ERR_NO_NETWORK: int
+VIR_ERR_INVALID_ARG: int
+VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET: int
+VIR_DOMAIN_XML_SECURE: int
+VIR_DOMAIN_XML_INACTIVE: int
+VIR_DOMAIN_XML_MIGRATABLE: int
+VIR_DOMAIN_METADATA_ELEMENT: int
+VIR_DOMAIN_AFFECT_LIVE: int
+VIR_DOMAIN_AFFECT_CONFIG: int
+VIR_DOMAIN_JOB_NONE: int
+VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN: int
+VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT: int
+VIR_DOMAIN_JOB_STATS_COMPLETED: int
+VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED: int
+VIR_DOMAIN_RUNNING: int
+VIR_DOMAIN_PAUSED: int
+VIR_MIGRATE_LIVE: int
+VIR_MIGRATE_PEER2PEER: int
+VIR_MIGRATE_PERSIST_DEST: int
+VIR_MIGRATE_UNDEFINE_SOURCE: int
+VIR_MIGRATE_ABORT_ON_ERROR: int
+VIR_MIGRATE_PARAM_DEST_XML: str
+VIR_MIGRATE_PARAM_PERSIST_XML: str
+VIR_MIGRATE_PARAM_URI: str
+VIR_MIGRATE_PARAM_BANDWIDTH: str
+
+class libvirtError(Exception):  # noqa: N801  (the bindings' name)
+    def get_error_code(self) -> int: ...
+    def get_error_message(self) -> str: ...
+
+class virNodeDevice:  # noqa: N801  (the bindings' name)
+    def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
+
+class virInterface:  # noqa: N801  (the bindings' name)
+    def name(self) -> str: ...
+    def isActive(self) -> int: ...  # noqa: N802
+
+class virNetwork:  # noqa: N801  (the bindings' name)
+    def isActive(self) -> int: ...  # noqa: N802
+
+class virDomain:  # noqa: N801  (the bindings' name)
+    def UUIDString(self) -> str: ...  # noqa: N802
+    def name(self) -> str: ...
+    def state(self, flags: int = 0) -> list[int]: ...
+    def isPersistent(self) -> int: ...  # noqa: N802
+    def isActive(self) -> int: ...  # noqa: N802
+    def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
+    def setMetadata(self, type: int, metadata: str | None, key: str | None, uri: str, flags: int = 0) -> int: ...  # noqa: A002, N802
+    def vcpus(self) -> tuple[list[tuple[int, int, int, int]], list[tuple[bool, ...]]]: ...
+    def ioThreadInfo(self, flags: int = 0) -> list[tuple[int, list[bool]]]: ...  # noqa: N802
+    def pinVcpuFlags(self, vcpu: int, cpumap: tuple[bool, ...], flags: int = 0) -> int: ...  # noqa: N802
+    def pinEmulator(self, cpumap: tuple[bool, ...], flags: int = 0) -> int: ...  # noqa: N802
+    def migrateToURI3(self, dconnuri: str, params: dict[str, Any], flags: int = 0) -> int: ...  # noqa: N802
+    def jobStats(self, flags: int = 0) -> dict[str, Any]: ...  # noqa: N802
+    def abortJob(self) -> int: ...  # noqa: N802
+    def resume(self) -> int: ...
+
+class virConnect:  # noqa: N801  (the bindings' name)
+    def setKeepAlive(self, interval: int, count: int) -> int: ...  # noqa: N802
+    def isAlive(self) -> int: ...  # noqa: N802
+    def close(self) -> int: ...
+    def getLibVersion(self) -> int: ...  # noqa: N802
+    def getVersion(self) -> int: ...  # noqa: N802
+    def getHostname(self) -> str: ...  # noqa: N802
+    def getCapabilities(self) -> str: ...  # noqa: N802
+    def getCPUMap(self, flags: int = 0) -> tuple[int, list[bool], int]: ...  # noqa: N802
+    def getFreePages(self, pages: Sequence[int], startCell: int, cellCount: int, flags: int = 0) -> dict[int, dict[int, int]]: ...  # noqa: E501, N802, N803
+    def listAllDomains(self, flags: int = 0) -> list[virDomain]: ...  # noqa: N802
+    def listAllInterfaces(self, flags: int = 0) -> list[virInterface]: ...  # noqa: N802
+    def listAllDevices(self, flags: int = 0) -> list[virNodeDevice]: ...  # noqa: N802
+    def lookupByUUIDString(self, uuidstr: str) -> virDomain: ...  # noqa: N802
+    def networkLookupByName(self, name: str) -> virNetwork: ...  # noqa: N802
+
+def open(name: str | None = None) -> virConnect: ...  # noqa: A001
+def registerErrorHandler(f: Callable[[Any, Any], None], ctx: Any) -> int: ...  # noqa: N802
+def virEventRegisterDefaultImpl() -> int: ...  # noqa: N802
+def virEventRunDefaultImpl() -> int: ...  # noqa: N802
