@@ -1,0 +1,1 @@
+"""The move itself: states, steps, checks, the engine that drives them, read-back, and recovery."""
