@@ -21,6 +21,7 @@ from numaferry.lab.access import SerialAccess
 from numaferry.lab.boot import Boot, wait_until_ready
 from numaferry.lab.model import Lab, LabHost
 from numaferry.lab.processes import Process, spawn
+from numaferry.model.notation import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from numaferry.lab.notation import HostSpec
     from numaferry.lab.site import Site
 
-DEFAULT_NOTATIONS = (notation.EXAMPLE, notation.EXAMPLE)
-NAMES = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
+DEFAULT_NOTATIONS = (EXAMPLE, EXAMPLE)
+NAMES = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 # the same network by another name on every host, as on real ones, where the slot decides
 DATA_LINKS = ("ens4f0", "enp7s0", "ens5f1", "enp9s0", "eno3", "enp65s0", "ens1f0", "enp129s0")
 BRIDGE = "labbr0"
@@ -121,7 +122,7 @@ def _settings(place: _Place) -> dict[str, str]:
         "data_mac": place.mac(1),
         "data_link": DATA_LINKS[place.index],
         "bridge": BRIDGE,
-        "pages": " ".join(str(cell.pages_2m) for cell in place.spec.cells),
+        "pages": " ".join(map(str, place.spec.pages_2m)),
         "now": str(int(time.time())),
     }
 

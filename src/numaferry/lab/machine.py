@@ -47,15 +47,16 @@ class Machine:
 
 
 def _topology(spec: HostSpec) -> Iterator[str]:
-    yield from ("-smp", f"{spec.cpus},sockets={len(spec.cells)},cores={spec.cores},threads={spec.threads}")
-    yield from ("-m", f"{spec.memory_mib}M")
-    for number, cell in enumerate(spec.cells):
-        cpus = spec.cell_cpus(number)
-        yield from ("-object", f"memory-backend-ram,id=cell{number},size={cell.memory_mib}M")
-        yield from ("-numa", f"node,nodeid={number},cpus={cpus[0]}-{cpus[-1]},memdev=cell{number}")
-    for one in range(len(spec.cells)):
-        for other in range(len(spec.cells)):
-            yield from ("-numa", f"dist,src={one},dst={other},val={spec.distance(one, other)}")
+    cells = spec.topology.cells
+    shape = f"sockets={len(cells)},cores={spec.cores_per_cell},threads={spec.threads_per_core}"
+    yield from ("-smp", f"{sum(len(cell.cpus) for cell in cells)},{shape}", "-m", f"{spec.memory_mib}M")
+    for cell in cells:
+        yield from ("-object", f"memory-backend-ram,id=cell{cell.id},size={cell.memory_kib}K")
+        cpus = "".join(f",cpus={cpu}" for cpu in cell.cpus)
+        yield from ("-numa", f"node,nodeid={cell.id}{cpus},memdev=cell{cell.id}")
+    for cell in cells:
+        for other, distance in cell.distances:
+            yield from ("-numa", f"dist,src={cell.id},dst={other},val={distance}")
 
 
 def _folder(tag: str, path: Path, options: str) -> Iterator[str]:

@@ -1,145 +1,73 @@
-"""The short notation for a host's topology, in the manner of hwloc's synthetic descriptions.
-
-::
-
-    2 cells x 2 cores x 2 threads, 1536M, 2M:128
-    │                              │      └─ pages per cell: size:count
-    │                              └─ memory per cell
-    └─ cells, cores per cell, threads per core (1 when left out)
-
-Where cells differ, their values are separated by a slash: `2 cells x 4 cores, 1G/2G, 2M:64/128`.
-"""
+"""What of the one-line topology notation (`model.notation`) a lab host can be made from."""
 
 from __future__ import annotations
-
-import re
 
 from attrs import frozen
 
 from numaferry.errors import InvalidInput
+from numaferry.model.host import BASE_PAGE_SIZE_KIB, HostTopology
+from numaferry.model.notation import EXAMPLE, parse_topology
 
-EXAMPLE = "2 cells x 2 cores x 2 threads, 1536M, 2M:128"
-
-UNITS_MIB = {"M": 1, "MIB": 1, "G": 1024, "GIB": 1024}
-PAGE_SIZE_KIB = {"2M": 2048}
+PAGE_SIZE_KIB = 2048
 MAX_CELLS = 8
 MAX_CPUS = 64
-# below this a Linux host with libvirtd runs out while it boots
+# below this a Linux host with libvirtd runs out of memory while it boots
 MIN_HOST_MIB = 1024
-MIN_CELL_MIB = 256
-
-# SLIT values as firmware gives them: itself, one hop, farther
-DISTANCES = (10, 21, 31)
-
-_SHAPE = re.compile(r"(\d+)\s*cells?\s*[x*]\s*(\d+)\s*cores?(?:\s*[x*]\s*(\d+)\s*threads?)?", re.IGNORECASE)
-
-
-@frozen
-class Cell:
-    """One NUMA cell of a host: memory in MiB, and how many 2 MiB pages are set aside in it."""
-
-    memory_mib: int
-    pages_2m: int
 
 
 @frozen
 class HostSpec:
-    """A host's topology as written: `cells` in order, each with `cores` cores of `threads` threads."""
+    """A lab host's topology, and the notation it was read from."""
 
-    cells: tuple[Cell, ...]
-    cores: int
-    threads: int
+    topology: HostTopology
     notation: str
-
-    @property
-    def cpus_per_cell(self) -> int:
-        """Return how many CPUs (threads) a cell has."""
-        return self.cores * self.threads
-
-    @property
-    def cpus(self) -> int:
-        """Return how many CPUs (threads) the host has."""
-        return len(self.cells) * self.cpus_per_cell
 
     @property
     def memory_mib(self) -> int:
         """Return the host's memory, in MiB."""
-        return sum(cell.memory_mib for cell in self.cells)
+        return sum(cell.memory_kib for cell in self.topology.cells) >> 10
 
-    def cell_cpus(self, cell: int) -> range:
-        """Return the CPU numbers of a cell: they are counted through, cell after cell, siblings side by side."""
-        return range(cell * self.cpus_per_cell, (cell + 1) * self.cpus_per_cell)
+    @property
+    def cores_per_cell(self) -> int:
+        """Return how many cores each cell has."""
+        return len(self.topology.cells[0].siblings)
 
-    def distance(self, cell: int, other: int) -> int:
-        """Return the distance between two cells, which sit on a ring: 10 to itself, 21 to a neighbour, 31 beyond."""
-        around = abs(cell - other)
-        hops = min(around, len(self.cells) - around)
-        return DISTANCES[min(hops, len(DISTANCES) - 1)]
+    @property
+    def threads_per_core(self) -> int:
+        """Return how many threads each core has."""
+        return len(self.topology.cells[0].siblings[0])
 
-
-def _wrong(text: str, part: str, why: str) -> InvalidInput:
-    return InvalidInput(f"host notation {text!r}: {part!r} {why}", hint=f"for example: {EXAMPLE}")
-
-
-def _per_cell(text: str, part: str, values: str, cells: int) -> list[str]:
-    split = [value.strip() for value in values.split("/")]
-    if len(split) not in (1, cells):
-        raise _wrong(text, part, f"has {len(split)} values for {cells} cells: give one for all, or one each")
-    return split * (cells // len(split))
-
-
-def _memory_mib(text: str, part: str, value: str) -> int:
-    match = re.fullmatch(r"(\d+)\s*([A-Z]+)", value.upper())
-    if match is None or match[2] not in UNITS_MIB:
-        raise _wrong(text, part, "is no memory size per cell, like 1536M or 2G")
-    memory_mib = int(match[1]) * UNITS_MIB[match[2]]
-    if memory_mib < MIN_CELL_MIB:
-        raise _wrong(text, part, f"gives a cell {memory_mib} MiB; {MIN_CELL_MIB} MiB is the least")
-    return memory_mib
-
-
-def _pages(text: str, part: str, cells: int) -> list[int]:
-    size, colon, counts = part.partition(":")
-    if not colon or size.strip().upper() not in PAGE_SIZE_KIB:
-        raise _wrong(
-            text, part, "is no number of pages per cell, like 2M:128 (2M is the only size a lab host sets aside)"
+    @property
+    def pages_2m(self) -> tuple[int, ...]:
+        """Return how many 2 MiB pages each cell sets aside."""
+        return tuple(
+            sum(pool.total for pool in cell.pages if pool.size_kib == PAGE_SIZE_KIB) for cell in self.topology.cells
         )
-    found = _per_cell(text, part, counts, cells)
-    if not all(re.fullmatch(r"\d+", count) for count in found):
-        raise _wrong(text, part, "has a count that is no whole number")
-    return [int(count) for count in found]
 
 
-def _shape(text: str, part: str) -> tuple[int, int, int]:
-    match = _SHAPE.fullmatch(part)
-    if match is None:
-        raise _wrong(text, part, "is not `N cells x N cores` or `N cells x N cores x N threads`")
-    cells, cores, threads = int(match[1]), int(match[2]), int(match[3] or 1)
-    if not 1 <= cells <= MAX_CELLS:
-        raise _wrong(text, part, f"has {cells} cells; 1 to {MAX_CELLS} can be made")
-    if threads not in (1, 2):
-        raise _wrong(text, part, f"has {threads} threads per core; 1 or 2 can be made")
-    if not 1 <= cells * cores * threads <= MAX_CPUS:
-        raise _wrong(text, part, f"has {cells * cores * threads} CPUs; 1 to {MAX_CPUS} can be made")
-    return cells, cores, threads
+def _refusal(spec: HostSpec) -> str:
+    """Return why no lab host can be made from this, or nothing."""
+    cells = spec.topology.cells
+    cpus = len(cells) * spec.cores_per_cell * spec.threads_per_core
+    sizes_kib = {pool.size_kib for cell in cells for pool in cell.pages} - {BASE_PAGE_SIZE_KIB, PAGE_SIZE_KIB}
+    cell_mib, pages_mib = cells[0].memory_kib >> 10, spec.pages_2m[0] * 2
+    rules = (
+        (len(cells) > MAX_CELLS, f"{len(cells)} cells; {MAX_CELLS} is the most"),
+        (spec.threads_per_core > 2, f"{spec.threads_per_core} threads per core; 2 is the most"),
+        (cpus > MAX_CPUS, f"{cpus} CPUs; {MAX_CPUS} is the most"),
+        (bool(sizes_kib), f"pages of {min(sizes_kib, default=0)} KiB; 2M is the only size"),
+        (pages_mib > cell_mib // 2, f"{pages_mib} of a cell's {cell_mib} MiB in 2M pages; half is the most"),
+        (spec.memory_mib < MIN_HOST_MIB, f"{spec.memory_mib} MiB of memory; {MIN_HOST_MIB} MiB is the least"),
+    )
+    return next((why for broken, why in rules if broken), "")
 
 
 def parse(text: str) -> HostSpec:
-    """Return the topology that `text` describes. Raises InvalidInput, naming the part that can't be read and why."""
-    shape, *rest = (part.strip() for part in text.split(","))
-    cells, cores, threads = _shape(text, shape)
-    if not rest:
-        raise _wrong(text, text, "lacks the memory per cell")
-    if len(rest) > 2:
-        raise _wrong(text, rest[2], "is more than shape, memory and pages")
-    memory = [_memory_mib(text, rest[0], value) for value in _per_cell(text, rest[0], rest[0], cells)]
-    pages = _pages(text, rest[1], cells) if len(rest) == 2 else [0] * cells
-    for memory_mib, count in zip(memory, pages, strict=True):
-        if count * 2 > memory_mib // 2:
-            raise _wrong(
-                text, rest[-1], f"sets {count * 2} MiB aside in a cell of {memory_mib} MiB; half of it is the most"
-            )
-    if sum(memory) < MIN_HOST_MIB:
-        raise _wrong(text, rest[0], f"gives the host {sum(memory)} MiB; {MIN_HOST_MIB} MiB is the least")
-    made = tuple(Cell(memory_mib=memory_mib, pages_2m=count) for memory_mib, count in zip(memory, pages, strict=True))
-    return HostSpec(cells=made, cores=cores, threads=threads, notation=" ".join(text.split()))
+    """Return the host that `text` describes.
+
+    Raises InvalidInput when it can't be read, or when QEMU can't make such a host here; the message says which part.
+    """
+    spec = HostSpec(topology=parse_topology(text), notation=" ".join(text.split()))
+    if why := _refusal(spec):
+        raise InvalidInput(f"no lab host can be made from {text!r}: it has {why}", hint=f"for example: {EXAMPLE}")
+    return spec

@@ -1,0 +1,69 @@
+"""Labs for the tests: booted once for all tests that ask for one, and down again whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from numaferry.errors import EnvironmentLacking
+from numaferry.lab import control
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numaferry.lab.model import Kind, Lab
+
+# two cells with SMT, and a host that differs in all of it
+HOSTS = ("2 cells x 2 cores x 2 threads, 1536M, 2M:128", "2 cells x 4 cores, 1G, 2M:64")
+
+
+def lab_of_kind(kind: Kind, directory: Path, notations: tuple[str, ...]) -> Iterator[Lab]:
+    """Bring a lab up, hand it out, bring it down; skip where this machine can't carry one."""
+    try:
+        lab = control.up(kind, name=f"pytest-{kind}", directory=directory, notations=notations, say=print)
+    except EnvironmentLacking as error:
+        pytest.skip(f"no lab of kind {kind} here: {error.message}")
+    try:
+        yield lab
+    finally:
+        control.down(name=f"pytest-{kind}", directory=directory)
+
+
+@pytest.fixture(scope="session")
+def hosts_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab of two QEMU hosts, `alpha` and `beta`, for the whole session; leave no domain behind in it."""
+    yield from lab_of_kind("hosts", tmp_path_factory.mktemp("hosts-lab"), HOSTS)
+
+
+def _output(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _traces(*marks: str) -> list[str]:
+    """List what on this machine bears one of `marks` (a lab's id, its directory), not asking any journal."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            told = _read(entry / "cmdline") + _read(entry / "mountinfo")
+            found += [f"process {entry.name} bears {mark}" for mark in marks if mark.encode() in told]
+    found += [f"link {link['ifname']}" for link in json.loads(_output("ip", "-j", "link"))]
+    found += [f"netns {line.split()[0]}" for line in _output("ip", "netns").splitlines()]
+    found += [f"mount {line}" for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    return [line for line in found if any(mark in line for mark in marks)]
+
+
+@pytest.fixture(scope="session")
+def traces() -> Callable[..., list[str]]:
+    """Return the function that lists what on this machine bears a mark; other labs may run at the same time."""
+    return _traces
