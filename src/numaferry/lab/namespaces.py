@@ -83,7 +83,7 @@ def build(site: Site, notations: Sequence[str]) -> Lab:
     share = site.directory / "share"
     share.mkdir()
     starting = [_start(site, network, index) for index in range(len(notations))]
-    hosts = tuple(_host(network, index, first) for index, first in enumerate(starting))
+    hosts = tuple(_host(site, network, index, outside) for index, outside in enumerate(starting))
     site.say(f"{len(hosts)} libvirtds started; waiting until they answer")
     for host in hosts:
         _wait_until_ready(site, host)
@@ -148,9 +148,9 @@ def _make_links(network: LabNetwork, netns: str, index: int) -> None:
     run(["ip", "-n", netns, "link", "set", "labup0", "master", HOST_BRIDGE])
 
 
-def _host(network: LabNetwork, index: int, outside: Process) -> LabHost:
+def _host(site: Site, network: LabNetwork, index: int, outside: Process) -> LabHost:
     ip = network.host_ip(index)
-    first = _first_process(outside)
+    first = _first_process(outside, NAMES[index], site.directory / NAMES[index] / "first.log")
     return LabHost(
         name=NAMES[index],
         uri=f"qemu+tcp://{ip}/system",
@@ -164,16 +164,21 @@ def _host(network: LabNetwork, index: int, outside: Process) -> LabHost:
     )
 
 
-def _first_process(outside: Process, timeout_s: float = 10) -> Process:
-    """Return the only child of `unshare`: process 1 of the namespaces, by its pid out here."""
+def _first_process(outside: Process, name: str, log: Path, timeout_s: float = 10) -> Process:
+    """Return the only child of `unshare`: process 1 of the namespaces, by its pid out here.
+
+    Raises EnvironmentLacking, quoting the log, when it ended at once.
+    """
     deadline = time.monotonic() + timeout_s
+    children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
     while time.monotonic() < deadline and outside.alive:
-        children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text(encoding="ascii").split()
-        start = start_of(int(children[0])) if children else None
+        pids = children.read_text(encoding="ascii").split()
+        start = start_of(int(pids[0])) if pids else None
         if start is not None:
-            return Process(pid=int(children[0]), start=start)
+            return Process(pid=int(pids[0]), start=start)
         time.sleep(0.005)
-    raise EnvironmentLacking("a host's namespaces were not made", hint="see its first.log")
+    said = (log.read_text(encoding="utf-8", errors="replace").strip() or "it said nothing").splitlines()[-1]
+    raise EnvironmentLacking(f"host {name} ended at once: {said}", hint="see its logs")
 
 
 def _wait_until_ready(site: Site, host: LabHost) -> None:

@@ -51,8 +51,18 @@ def _holder(text: str) -> str:
     return "another process"
 
 
+def _holder_lives(text: str) -> bool:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return Path(f"/proc/{json.loads(text)['pid']}").exists()
+    return True
+
+
 def _open_lock(path: Path) -> int:
-    """Open and lock `path`; when its holder removed it meanwhile, the name now means another file: begin again."""
+    """Open and lock `path`; when its holder removed it meanwhile, the name now means another file: begin again.
+
+    A killed holder's child keeps the lock until it executes its program: that moment is waited for.
+    """
+    deadline = time.monotonic() + 2
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -60,10 +70,13 @@ def _open_lock(path: Path) -> int:
             if path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
         except BlockingIOError as error:
-            holder = _holder(os.pread(descriptor, 4096, 0).decode(errors="replace"))
+            told = os.pread(descriptor, 4096, 0).decode(errors="replace")
             os.close(descriptor)
+            if not _holder_lives(told) and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
             raise Conflict(
-                f"the lab in {path.parent} is being changed by {holder}", hint="wait for it, or end it"
+                f"the lab in {path.parent} is being changed by {_holder(told)}", hint="wait for it, or end it"
             ) from error
         os.close(descriptor)
 

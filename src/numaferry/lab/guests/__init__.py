@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from numaferry.lab.guests.build import GuestImage, GuestKind, guest_image, put_in_share
 from numaferry.lab.guests.domain_xml import BridgeNic, GuestCell, GuestSpec, MacvtapNic, domain_xml
+from numaferry.lab.guests.frames import Frame, listening
 from numaferry.lab.guests.serial_watch import SerialParser, SerialReport, SerialWatch
 
 __all__ = [
     "BridgeNic",
+    "Frame",
     "GuestCell",
     "GuestImage",
     "GuestKind",
@@ -18,5 +20,6 @@ __all__ = [
     "SerialWatch",
     "domain_xml",
     "guest_image",
+    "listening",
     "put_in_share",
 ]

@@ -7,7 +7,9 @@ of ours. A serial line has no clock, so gaps are measured by whoever reads while
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +18,7 @@ from attrs import define, evolve, field, frozen
 from numaferry.errors import HypervisorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 POLL_S = 0.02
@@ -117,7 +119,8 @@ class SerialParser:
 class SerialWatch:
     """Follows the file that a guest's serial line is written to (`<serial type='file'>`, append='on').
 
-    Reading is up to the caller: `poll()` takes what is new; the `until_*` methods poll until something is told.
+    Reading is up to the caller: `poll()` takes what is new; the `until_*` methods poll until something is told, and
+    `following()` polls in the background, without which gaps are only as good as the caller's polling.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -125,6 +128,7 @@ class SerialWatch:
         self._clock = clock
         self._parser = SerialParser()
         self._offset = 0
+        self._lock = threading.Lock()
 
     @classmethod
     def of_new(cls, path: Path) -> Self:
@@ -140,15 +144,33 @@ class SerialWatch:
 
     def poll(self) -> SerialReport:
         """Read what was written since, and return the report."""
+        with self._lock:
+            try:
+                with self.path.open("rb") as file:
+                    file.seek(self._offset)
+                    new = file.read()
+            except FileNotFoundError:
+                new = b""
+            self._offset += len(new)
+            # a serial line before any guest speaks is firmware's: not always text
+            return self._parser.feed(new.decode("latin-1"), self._clock())
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[Self]:
+        """Poll in a thread of its own for as long as the context lasts, so that gaps are measured to `POLL_S`."""
+        ended = threading.Event()
+
+        def follow() -> None:
+            while not ended.wait(POLL_S):
+                self.poll()
+
+        thread = threading.Thread(target=follow, name=f"serial {self.path.name}")
+        thread.start()
         try:
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                new = file.read()
-        except FileNotFoundError:
-            new = b""
-        self._offset += len(new)
-        # a serial line before any guest speaks is firmware's: not always text
-        return self._parser.feed(new.decode("latin-1"), self._clock())
+            yield self
+        finally:
+            ended.set()
+            thread.join()
 
     def until(self, told: Callable[[SerialReport], bool], *, what: str, timeout_s: float) -> SerialReport:
         """Poll until `told(report)`; `what` names it in the error.
