@@ -1,7 +1,22 @@
 """What a guest needs: from flavor and image, or from a running domain's XML. Pure: no I/O, values in, values out."""
 
+from numaferry.request.adoption import Adoption, Outcome, adopt
+from numaferry.request.charge import charge
 from numaferry.request.constraints import numa_get_constraints
 from numaferry.request.domain import parse_domain
+from numaferry.request.flavors import derive_flavor
 from numaferry.request.needs import DomainNeeds, GuestCell, MemoryBinding, VcpuSched
 
-__all__ = ["DomainNeeds", "GuestCell", "MemoryBinding", "VcpuSched", "numa_get_constraints", "parse_domain"]
+__all__ = [
+    "Adoption",
+    "DomainNeeds",
+    "GuestCell",
+    "MemoryBinding",
+    "Outcome",
+    "VcpuSched",
+    "adopt",
+    "charge",
+    "derive_flavor",
+    "numa_get_constraints",
+    "parse_domain",
+]
