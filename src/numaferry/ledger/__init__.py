@@ -1,0 +1,48 @@
+"""The ledger: hosts, claims, migrations and their history in one database, whose schema keeps the promises.
+
+Choosing a destination and claiming its exact resources are one transaction here; everything before is computation on
+a snapshot, everything after is work that the ledger already allows.
+"""
+
+from __future__ import annotations
+
+from numaferry.ledger.amounts import move_request
+from numaferry.ledger.claims import ClaimStore, Fit, InstanceClaim, Links, MoveClaim
+from numaferry.ledger.engine import ledger_path, open_engine
+from numaferry.ledger.events import Event, EventStore
+from numaferry.ledger.findings import FindingStore, StoredFinding
+from numaferry.ledger.hosts import HostRecord, HostStore
+from numaferry.ledger.instances import InstanceStore
+from numaferry.ledger.migrations import MigrationStore
+from numaferry.model import ObservedUse
+
+__all__ = [
+    "Event",
+    "Fit",
+    "HostRecord",
+    "InstanceClaim",
+    "Ledger",
+    "Links",
+    "MoveClaim",
+    "ObservedUse",
+    "StoredFinding",
+    "move_request",
+    "open_ledger",
+]
+
+
+class Ledger(HostStore, InstanceStore, ClaimStore, MigrationStore, EventStore, FindingStore):
+    """One open ledger. Safe to use from several threads; every method is one transaction.
+
+    Any method may raise LedgerUnusable (locked, read-only, disk full, ...; the hint says what to do).
+    """
+
+
+def open_ledger(url: str | None = None) -> Ledger:
+    """Open the ledger and create it where there is none.
+
+    `url` is ``sqlite:///PATH`` or a path; without it NUMAFERRY_DB, else ``$XDG_STATE_HOME/numaferry/ledger.sqlite``.
+    Raises LedgerUnusable for a ledger of a newer version, a locked, read-only or damaged file, or another's database.
+    """
+    path = ledger_path(url)
+    return Ledger(open_engine(path), path)

@@ -1,0 +1,91 @@
+"""The rows of one claim: inserted together, deleted together, never edited."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import attrs
+from sqlalchemy import delete, insert
+
+from numaferry.errors import NotConfirmed
+from numaferry.ledger import schema
+from numaferry.ledger.hosts import QUARANTINED
+from numaferry.model.codec import dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from numaferry.ledger.amounts import Amount
+    from numaferry.ledger.hosts import HostRecord
+    from numaferry.model import InstanceNumaTopology, PciDevice, Promise, Vif
+
+
+@attrs.frozen(slots=True)
+class ClaimRows:
+    """All rows of one claim before they are inserted."""
+
+    instance_uuid: str
+    host_id: int
+    slot: int
+    numa_topology: InstanceNumaTopology | None
+    promise: Promise
+    #: Why, in one sentence.
+    cause: str
+    cpus: Mapping[int, str]
+    amounts: Sequence[Amount]
+    pci_devices: tuple[PciDevice, ...] = ()
+    vifs: tuple[Vif, ...] = ()
+    migration_id: int | None = None
+    #: Known before the transaction, so that a controller can look its own claim up.
+    id: str = attrs.field(factory=lambda: str(uuid.uuid4()))
+
+
+def insert_claim(connection: Connection, rows: ClaimRows) -> str:
+    """Insert a claim with its CPUs and amounts; the schema refuses what is not there. Returns its id."""
+    connection.execute(
+        insert(schema.claim).values(
+            id=rows.id,
+            instance_uuid=rows.instance_uuid,
+            host_id=rows.host_id,
+            slot=rows.slot,
+            migration_id=rows.migration_id,
+            numa_topology_json=dumps(rows.numa_topology),
+            pci_devices_json=dumps(rows.pci_devices),
+            vifs_json=dumps(rows.vifs),
+            promise=str(rows.promise),
+            cause=rows.cause,
+            created_at=schema.epoch_now(),
+        )
+    )
+    of_instance = {"host_id": rows.host_id, "instance_uuid": rows.instance_uuid}
+    if rows.cpus:
+        cpus = [of_instance | {"cpu": cpu, "role": role} for cpu, role in sorted(rows.cpus.items())]
+        connection.execute(insert(schema.claim_cpu), cpus)
+        links = [of_instance | {"claim_id": rows.id, "cpu": cpu} for cpu in sorted(rows.cpus)]
+        connection.execute(insert(schema.claim_cpu_link), links)
+    if rows.amounts:
+        taken = [of_instance | {"claim_id": rows.id} | attrs.asdict(amount) for amount in rows.amounts]
+        connection.execute(insert(schema.claim_amount), taken)
+    return rows.id
+
+
+def release_claim(connection: Connection, claim_id: str) -> None:
+    """Delete a claim with everything it holds; no error where it is gone already."""
+    connection.execute(delete(schema.claim).where(schema.claim.c.id == claim_id))
+
+
+def refuse_unconfirmed(record: HostRecord) -> None:
+    """Raise NotConfirmed for a host whose sets nobody confirmed, or that is not the machine that was confirmed."""
+    if not record.confirmed:
+        raise NotConfirmed(
+            f"host {record.name} is not confirmed: nothing is claimable there",
+            hint=f"look at its proposed CPU sets and confirm them: numaferry host confirm {record.name}",
+        )
+    if record.state == QUARANTINED:
+        raise NotConfirmed(
+            f"host {record.name} is quarantined: {record.state_reason}",
+            hint=f"numaferry host confirm {record.name} accepts it as it is now",
+        )

@@ -1,0 +1,69 @@
+"""The ledger's memory: append-only rows, one sentence for every transition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from sqlalchemy import insert, select
+
+from numaferry.ledger import schema
+from numaferry.ledger.engine import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@attrs.frozen(slots=True)
+class Event:
+    """One thing that happened; `id` grows, `at` is the database's clock."""
+
+    id: int
+    at: float
+    #: Stable word: "host-added", "claimed", "migration", ...
+    kind: str
+    sentence: str
+    host: str | None = None
+    instance_uuid: str | None = None
+    migration_id: int | None = None
+
+
+def write_event(
+    connection: Connection,
+    kind: str,
+    sentence: str,
+    *,
+    host: str | None = None,
+    instance_uuid: str | None = None,
+    migration_id: int | None = None,
+) -> None:
+    """Add one event to the running transaction."""
+    connection.execute(
+        insert(schema.event).values(
+            at=schema.epoch_now(),
+            kind=kind,
+            sentence=sentence,
+            host=host,
+            instance_uuid=instance_uuid,
+            migration_id=migration_id,
+        )
+    )
+
+
+class EventStore(Store):
+    """Reading what happened."""
+
+    def events(
+        self, migration: int | None = None, host: str | None = None, instance: str | None = None, *, after: int = 0
+    ) -> tuple[Event, ...]:
+        """Return events, oldest first: of a migration (id), a host (name) or an instance (UUID), with id > `after`."""
+        table = schema.event.c
+        query = select(schema.event).where(table.id > after).order_by(table.id)
+        for column, value in ((table.migration_id, migration), (table.host, host), (table.instance_uuid, instance)):
+            if value is not None:
+                query = query.where(column == value)
+        with self._read() as connection:
+            return tuple(
+                Event(row.id, row.at, row.kind, row.sentence, row.host, row.instance_uuid, row.migration_id)
+                for row in connection.execute(query)
+            )

@@ -1,0 +1,323 @@
+"""Hosts: facts from discovery, configuration from a person, and what is seen to run there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from sqlalchemy import delete, func, insert, or_, select, update
+
+from numaferry.errors import Conflict, InvalidInput, NotFound
+from numaferry.ledger import schema
+from numaferry.ledger.amounts import capacities
+from numaferry.ledger.engine import Store
+from numaferry.ledger.events import write_event
+from numaferry.ledger.rows import config_of, facts_of, use_of
+from numaferry.model import IN_PROGRESS, HostConfig, HostFacts, ObservedUse
+from numaferry.model.codec import dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection, Row
+
+REACHABLE = "reachable"
+UNREACHABLE = "unreachable"
+QUARANTINED = "quarantined"
+
+
+@attrs.frozen(slots=True)
+class HostRecord:
+    """A host as the ledger has it; `generation` grows with every claim, release, observation and change of config."""
+
+    id: int
+    name: str
+    facts: HostFacts
+    config: HostConfig
+    #: Nothing is claimable before an operator confirmed the CPU sets.
+    confirmed: bool
+    generation: int
+    #: "reachable", "unreachable", or "quarantined": it is not the machine that was confirmed.
+    state: str
+    state_reason: str = ""
+    #: When discovery last told what runs there (database's clock); None: never.
+    observed_at: float | None = None
+
+    @property
+    def uri(self) -> str:
+        """The URI by which the controller reaches the host's libvirtd."""
+        return self.facts.uri
+
+    @property
+    def claimable(self) -> bool:
+        """Tell whether a claim may be made here at all."""
+        return self.confirmed and self.state == REACHABLE
+
+
+def _record(row: Row[Any]) -> HostRecord:
+    return HostRecord(
+        id=row.id,
+        name=row.name,
+        facts=facts_of(row.facts_json),
+        config=config_of(row.config_json),
+        confirmed=row.confirmed,
+        generation=row.generation,
+        state=row.state,
+        state_reason=row.state_reason,
+        observed_at=row.observed_at,
+    )
+
+
+def load_host(connection: Connection, name: str) -> HostRecord:
+    """Return the host of this name; raises NotFound that lists the known ones."""
+    row = connection.execute(select(schema.host).where(schema.host.c.name == name)).one_or_none()
+    if row is None:
+        known = connection.execute(select(schema.host.c.name).order_by(schema.host.c.name)).scalars().all()
+        raise NotFound(
+            f"no host {name!r} in the ledger",
+            hint=f"known hosts: {', '.join(known)}" if known else "add one: numaferry host add URI",
+        )
+    return _record(row)
+
+
+def load_observed(connection: Connection, host_id: int) -> tuple[ObservedUse, ...]:
+    """Return what is seen to run on a host, ordered by UUID."""
+    table = schema.observed_use.c
+    texts = connection.execute(select(table.use_json).where(table.host_id == host_id).order_by(table.uuid)).scalars()
+    return tuple(use_of(text) for text in texts)
+
+
+def forget_observed(connection: Connection, host_id: int, uuid: str) -> None:
+    """Remove the observation of one domain: it is known to have left the host."""
+    table = schema.observed_use.c
+    connection.execute(delete(schema.observed_use).where(table.host_id == host_id, table.uuid == uuid))
+
+
+def check_config(facts: HostFacts, config: HostConfig) -> None:
+    """Refuse what no host could keep: unknown CPUs or cells, CPUs both dedicated and shared; raises InvalidInput."""
+    online = facts.topology.cpus
+    for word, cpus in (("cpu_dedicated_set", config.cpu_dedicated_set), ("cpu_shared_set", config.cpu_shared_set)):
+        if unknown := cpus - online:
+            raise InvalidInput(
+                f"{word} {cpus}: CPU {unknown} does not exist on {facts.hostname}",
+                hint=f"its online CPUs are {online}",
+            )
+    if both := config.cpu_dedicated_set & config.cpu_shared_set:
+        raise InvalidInput(
+            f"CPU {both} of {facts.hostname} is in cpu_dedicated_set and in cpu_shared_set",
+            hint="a CPU is given away alone or shared, not both",
+        )
+    for reserved in config.reserved_huge_pages:
+        cell = facts.topology.cell(reserved.cell)
+        if cell is None or cell.pool(reserved.size_kib) is None:
+            raise InvalidInput(
+                f"reserved_huge_pages: {facts.hostname} has no {reserved.size_kib} KiB pages on cell {reserved.cell}",
+                hint="numaferry topology HOST shows cells and page sizes",
+            )
+
+
+def sync_capacity(connection: Connection, record: HostRecord) -> None:
+    """Bring dedicated CPUs and capacity rows in line with facts and config; never fails for what is promised already.
+
+    A pool that is gone while something of it is promised keeps its row with nothing to give: over-full.
+    """
+    dedicated = record.config.cpu_dedicated_set if record.confirmed else ()
+    connection.execute(delete(schema.dedicated_cpu).where(schema.dedicated_cpu.c.host_id == record.id))
+    if dedicated:
+        connection.execute(insert(schema.dedicated_cpu), [{"host_id": record.id, "cpu": cpu} for cpu in dedicated])
+    wanted = capacities(record.facts.topology, record.config) if record.confirmed else {}
+    table = schema.capacity
+    mine = table.c.host_id == record.id
+    connection.execute(delete(table).where(mine, table.c.used == 0))
+    for row in connection.execute(select(table.c.cell, table.c.resource).where(mine)).all():
+        now = wanted.pop((row.cell, row.resource), None)
+        limits = {"total": now.total, "allowed": now.allowed} if now else {"total": 0, "allowed": 0}
+        this = mine & (table.c.cell == row.cell) & (table.c.resource == row.resource)
+        connection.execute(update(table).where(this).values(limits))
+    if wanted:
+        rows = [
+            {"host_id": record.id, "cell": cell, "resource": resource, "total": has.total, "allowed": has.allowed}
+            for (cell, resource), has in wanted.items()
+        ]
+        connection.execute(insert(table), rows)
+
+
+def _same_machine(old: HostFacts, new: HostFacts) -> str:
+    """Return "" or how the machine differs from the one that was confirmed: UUID, cells, CPU numbering."""
+    if old.uuid != new.uuid:
+        return f"its host UUID was {old.uuid} and is {new.uuid}"
+    for cell_id in sorted({cell.id for cell in (*old.topology.cells, *new.topology.cells)}):
+        before, after = old.topology.cell(cell_id), new.topology.cell(cell_id)
+        if before is None or after is None:
+            return f"cell {cell_id} {'is gone' if after is None else 'is new'}"
+        if before.cpus != after.cpus:
+            return f"the CPUs of cell {cell_id} were {before.cpus} and are {after.cpus}"
+        if set(before.siblings) != set(after.siblings):
+            return f"the hardware threads of cell {cell_id} are numbered in another way"
+    return ""
+
+
+class HostStore(Store):
+    """Hosts in the ledger."""
+
+    def hosts(self) -> tuple[HostRecord, ...]:
+        """Return all hosts, ordered by name."""
+        with self._read() as connection:
+            return tuple(map(_record, connection.execute(select(schema.host).order_by(schema.host.c.name))))
+
+    def host(self, name: str) -> HostRecord:
+        """Return one host; raises NotFound."""
+        with self._read() as connection:
+            return load_host(connection, name)
+
+    def add_host(
+        self,
+        name: str,
+        facts: HostFacts,
+        config: HostConfig | None = None,
+        confirmed: bool = False,  # noqa: FBT001, FBT002  (the room's agreed signature)
+    ) -> HostRecord:
+        """Add a host; without `confirmed`, its config is a proposal and nothing is claimable.
+
+        Raises Conflict for a name or a machine (host UUID) that is there already, InvalidInput for sets that can't be.
+        """
+        config = config or HostConfig()
+        if confirmed:
+            check_config(facts, config)
+        table = schema.host.c
+        with self._write() as connection:
+            same = or_(table.name == name, (table.uuid == facts.uuid) & (table.uuid != ""))
+            if (other := connection.execute(select(schema.host).where(same)).first()) is not None:
+                what = "is in the ledger already" if other.name == name else f"is the machine known as {other.name}"
+                raise Conflict(f"host {name} {what}", hint=f"numaferry host show {other.name}")
+            connection.execute(
+                insert(schema.host).values(
+                    name=name,
+                    uuid=facts.uuid,
+                    facts_json=dumps(facts),
+                    config_json=dumps(config),
+                    confirmed=confirmed,
+                    state=REACHABLE,
+                )
+            )
+            record = load_host(connection, name)
+            sync_capacity(connection, record)
+            word = "confirmed" if confirmed else "not confirmed yet: nothing is claimable"
+            write_event(connection, "host-added", f"host {name} added ({facts.uri}), {word}", host=name)
+            return record
+
+    def update_host(self, name: str, facts: HostFacts) -> HostRecord:
+        """Store what discovery found now; another machine, other cells or CPU numbers quarantine a confirmed host.
+
+        Limits that reality lowered never fail: rows are over-full and closed (`overfull`).
+        """
+        with self._write() as connection:
+            old = load_host(connection, name)
+            differs = _same_machine(old.facts, facts) if old.confirmed else ""
+            state, reason = (old.state, old.state_reason) if old.state == QUARANTINED else (REACHABLE, "")
+            if differs:
+                state, reason = QUARANTINED, differs
+                sentence = f"host {name} is quarantined: {differs}; numaferry host confirm {name} accepts it"
+                write_event(connection, "host-quarantined", sentence, host=name)
+            values = {"facts_json": dumps(facts), "uuid": facts.uuid, "state": state, "state_reason": reason}
+            return _change(connection, old, values)
+
+    def confirm_host(self, name: str, config: HostConfig) -> HostRecord:
+        """Store what the operator says of a host, and open it for claims; ends a quarantine.
+
+        Raises InvalidInput for sets that can't be. Sets that are smaller than what is promised already are accepted:
+        what is promised stays, and nothing new is promised beyond them.
+        """
+        with self._write() as connection:
+            old = load_host(connection, name)
+            check_config(old.facts, config)
+            values = {"config_json": dumps(config), "confirmed": True, "state": REACHABLE, "state_reason": ""}
+            new = _change(connection, old, values)
+            sentence = (
+                f"host {name} confirmed: dedicated CPUs {config.cpu_dedicated_set or 'none'},"
+                f" shared CPUs {config.cpu_shared_set or 'none'}, {config.reserved_host_memory_mb} MiB reserved"
+            )
+            write_event(connection, "host-confirmed", sentence, host=name)
+            return new
+
+    def set_host_state(self, name: str, state: str, reason: str = "") -> HostRecord:
+        """Note that a host is reachable, unreachable or quarantined; a quarantine is ended by `confirm_host` alone."""
+        with self._write() as connection:
+            old = load_host(connection, name)
+            if old.state in {state, QUARANTINED}:
+                return old
+            because = f": {reason}" if reason else ""
+            write_event(connection, "host-state", f"host {name} is {state}{because}", host=name)
+            return _change(connection, old, {"state": state, "state_reason": reason})
+
+    def set_observed(self, name: str, uses: Iterable[ObservedUse]) -> HostRecord:
+        """Replace what is seen to run on a host; the generation grows where it differs from what was known."""
+        wanted = tuple(sorted(uses, key=lambda use: use.uuid))
+        with self._write() as connection:
+            record = load_host(connection, name)
+            values: dict[str, Any] = {"observed_at": schema.epoch_now()}
+            if load_observed(connection, record.id) != wanted:
+                values["generation"] = schema.host.c.generation + 1
+                _replace_observed(connection, record.id, wanted)
+            connection.execute(update(schema.host).where(schema.host.c.id == record.id).values(values))
+            return load_host(connection, name)
+
+    def observed(self, name: str) -> tuple[ObservedUse, ...]:
+        """Return what is seen to run on a host."""
+        with self._read() as connection:
+            return load_observed(connection, load_host(connection, name).id)
+
+    def remove_host(self, name: str) -> None:
+        """Remove a host; raises Conflict while claims or migrations in progress name it."""
+        with self._write() as connection:
+            record = load_host(connection, name)
+            claims = connection.execute(
+                select(func.count()).select_from(schema.claim).where(schema.claim.c.host_id == record.id)
+            ).scalar_one()
+            table = schema.migration.c
+            moves = connection.execute(
+                select(func.count())
+                .select_from(schema.migration)
+                .where(or_(table.source == name, table.dest == name), table.status.in_(list(IN_PROGRESS)))
+            ).scalar_one()
+            if claims or moves:
+                raise Conflict(
+                    f"host {name} has {claims} claims and {moves} migrations in progress",
+                    hint=f"move its guests away or forget them first: numaferry ledger explain {name}",
+                )
+            connection.execute(delete(schema.host).where(schema.host.c.id == record.id))
+            write_event(connection, "host-removed", f"host {name} removed", host=name)
+
+
+def _change(connection: Connection, old: HostRecord, values: dict[str, Any]) -> HostRecord:
+    """Write new values of a host; where what may be claimed differs, raise its generation and bring capacity in line.
+
+    Free page counts differ at every look and are no reason to disturb a claim that is being made.
+    """
+    this = schema.host.c.id == old.id
+    connection.execute(update(schema.host).where(this).values(values))
+    record = load_host(connection, old.name)
+    if _promises(record) == _promises(old):
+        return record
+    connection.execute(update(schema.host).where(this).values(generation=schema.host.c.generation + 1))
+    sync_capacity(connection, record)
+    return load_host(connection, old.name)
+
+
+def _promises(record: HostRecord) -> tuple[object, ...]:
+    """Return all of a host that decides what may be claimed."""
+    cells = tuple((cell.id, cell.cpus, cell.siblings) for cell in record.facts.topology.cells)
+    return cells, capacities(record.facts.topology, record.config), record.config, record.confirmed, record.state
+
+
+def _replace_observed(connection: Connection, host_id: int, uses: tuple[ObservedUse, ...]) -> None:
+    """Write observations and their CPUs anew."""
+    connection.execute(delete(schema.observed_use).where(schema.observed_use.c.host_id == host_id))
+    if not uses:
+        return
+    connection.execute(
+        insert(schema.observed_use), [{"host_id": host_id, "uuid": use.uuid, "use_json": dumps(use)} for use in uses]
+    )
+    cpus = [{"host_id": host_id, "cpu": cpu, "uuid": use.uuid} for use in uses for cpu in use.pinned_cpus]
+    if cpus:
+        connection.execute(insert(schema.observed_cpu), cpus)

@@ -1,0 +1,106 @@
+"""Managed guests as the ledger has them: an instance is its row joined with its *current claim*."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, func, select
+
+from numaferry.errors import Ambiguous, NotFound
+from numaferry.ledger import schema
+from numaferry.ledger.engine import Store
+from numaferry.ledger.rows import instance_of
+from numaferry.model import IN_PROGRESS, Instance, MigrationContext
+from numaferry.model.codec import loads
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row, Select
+
+_INSTANCE, _CLAIM, _HOST, _MOVE = schema.instance.c, schema.claim.c, schema.host.c, schema.migration.c
+#: The claim of a move that has not been confirmed yet.
+_MOVE_CLAIM = schema.claim.alias("move_claim")
+
+#: Everything of an instance; `context_json` is set while a move claim is held.
+SELECTION = (
+    select(
+        _INSTANCE.uuid,
+        _INSTANCE.name,
+        _INSTANCE.flavor_json,
+        _INSTANCE.request_json,
+        _INSTANCE.persistent,
+        _INSTANCE.current_claim,
+        _CLAIM.slot,
+        _CLAIM.host_id,
+        _CLAIM.numa_topology_json,
+        _CLAIM.pci_devices_json,
+        _CLAIM.vifs_json,
+        _CLAIM.promise,
+        _HOST.name.label("host_name"),
+        _MOVE.context_json,
+    )
+    .join(schema.claim, _CLAIM.id == _INSTANCE.current_claim)
+    .join(schema.host, _HOST.id == _CLAIM.host_id)
+    .outerjoin(
+        _MOVE_CLAIM,
+        and_(_MOVE_CLAIM.c.instance_uuid == _INSTANCE.uuid, _MOVE_CLAIM.c.id != _INSTANCE.current_claim),
+    )
+    .outerjoin(schema.migration, and_(_MOVE.id == _MOVE_CLAIM.c.migration_id, _MOVE.status.in_(sorted(IN_PROGRESS))))
+    .order_by(_INSTANCE.name, _INSTANCE.uuid)
+)
+
+
+def _instance(row: Row[Any]) -> Instance:
+    return instance_of(row, loads(row.context_json, MigrationContext) if row.context_json else None)
+
+
+def find_row(connection: Connection, uuid: str) -> Row[Any] | None:
+    """Return the joined row of this UUID, or None."""
+    return connection.execute(SELECTION.where(_INSTANCE.uuid == uuid)).one_or_none()
+
+
+def load_row(connection: Connection, uuid: str) -> Row[Any]:
+    """Return the joined row of this UUID; raises NotFound."""
+    row = find_row(connection, uuid)
+    if row is None:
+        raise NotFound(f"no instance {uuid} in the ledger", hint="numaferry instance list shows them")
+    return row
+
+
+def load_instance(connection: Connection, uuid: str) -> Instance:
+    """Return the instance of this UUID; raises NotFound."""
+    return _instance(load_row(connection, uuid))
+
+
+class InstanceStore(Store):
+    """Reading instances."""
+
+    def instances(self, host: str | None = None) -> tuple[Instance, ...]:
+        """Return all instances, or those that run on a host by the ledger; ordered by name."""
+        query = SELECTION if host is None else SELECTION.where(_HOST.name == host)
+        with self._read() as connection:
+            return tuple(map(_instance, connection.execute(query)))
+
+    def instance_by_uuid(self, uuid: str) -> Instance | None:
+        """Return the instance of exactly this UUID, or None."""
+        with self._read() as connection:
+            row = find_row(connection, uuid)
+            return _instance(row) if row is not None else None
+
+    def instance(self, ref: str) -> Instance:
+        """Return the instance of this UUID, name, or beginning of a UUID, tried in this order.
+
+        Raises NotFound, or Ambiguous that lists the UUIDs which the reference fits.
+        """
+        if not ref:
+            raise NotFound("an empty name is no instance", hint="numaferry instance list shows them")
+        lower = ref.lower()
+        begins: Select[Any] = SELECTION.where(func.substr(_INSTANCE.uuid, 1, len(lower)) == lower)
+        with self._read() as connection:
+            for query in (SELECTION.where(_INSTANCE.uuid == lower), SELECTION.where(_INSTANCE.name == ref), begins):
+                rows = connection.execute(query).all()
+                if len(rows) > 1:
+                    found = ", ".join(f"{row.uuid} ({row.name} on {row.host_name})" for row in rows)
+                    raise Ambiguous(f"{ref!r} fits {len(rows)} instances: {found}", hint="use the whole UUID")
+                if rows:
+                    return _instance(rows[0])
+        raise NotFound(f"no instance {ref!r} in the ledger", hint="numaferry instance list shows them; adopt it first")

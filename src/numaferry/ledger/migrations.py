@@ -1,0 +1,165 @@
+"""Migration rows: created by the claim, moved from status to status by compare-and-swap, kept as history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select, update
+
+from numaferry.errors import Ambiguous, Conflict, InvalidInput, NotFound
+from numaferry.ledger import schema
+from numaferry.ledger.engine import Store
+from numaferry.ledger.events import write_event
+from numaferry.ledger.rows import migration_of
+from numaferry.model import IN_PROGRESS, Migration, MigrationStatus
+from numaferry.model.codec import dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection
+
+_TABLE = schema.migration.c
+
+
+def find_migration(connection: Connection, ref: int | str) -> Migration | None:
+    """Return the migration of this id, UUID or beginning of a UUID, or None; raises Ambiguous."""
+    text = str(ref)
+    if text.isdecimal():
+        row = connection.execute(select(schema.migration).where(_TABLE.id == int(text))).one_or_none()
+        if row is not None or isinstance(ref, int):
+            return migration_of(row) if row is not None else None
+    rows = connection.execute(select(schema.migration).where(_TABLE.uuid.startswith(text, autoescape=True))).all()
+    if len(rows) > 1:
+        found = ", ".join(f"{row.id} ({row.uuid})" for row in rows)
+        raise Ambiguous(f"{ref!r} fits {len(rows)} migrations: {found}", hint="use the number or the whole UUID")
+    return migration_of(rows[0]) if rows and text else None
+
+
+def load_migration(connection: Connection, ref: int | str) -> Migration:
+    """Return a migration; raises NotFound."""
+    migration = find_migration(connection, ref)
+    if migration is None:
+        raise NotFound(f"no migration {ref!r} in the ledger", hint="numaferry migration list shows them")
+    return migration
+
+
+def refuse_in_progress(connection: Connection, instance_uuid: str, name: str) -> None:
+    """Raise Conflict while the instance is being moved."""
+    row = connection.execute(
+        select(_TABLE.id, _TABLE.status, _TABLE.dest).where(
+            _TABLE.instance_uuid == instance_uuid, _TABLE.status.in_(sorted(IN_PROGRESS))
+        )
+    ).first()
+    if row is not None:
+        raise Conflict(
+            f"{name} is being moved to {row.dest} by migration {row.id} ({row.status})",
+            hint=f"wait for it, or: numaferry migration abort {row.id}",
+        )
+
+
+class MigrationStore(Store):
+    """Migrations in the ledger."""
+
+    def migrations(
+        self, instance: str | None = None, status: MigrationStatus | Collection[MigrationStatus] | None = None
+    ) -> tuple[Migration, ...]:
+        """Return migrations of an instance (UUID) or of one or several statuses, the oldest first."""
+        query = select(schema.migration).order_by(_TABLE.id)
+        if instance is not None:
+            query = query.where(_TABLE.instance_uuid == instance)
+        if status is not None:
+            wanted = [status] if isinstance(status, MigrationStatus) else list(status)
+            query = query.where(_TABLE.status.in_([str(one) for one in wanted]))
+        with self._read() as connection:
+            return tuple(map(migration_of, connection.execute(query)))
+
+    def migration(self, ref: int | str) -> Migration:
+        """Return the migration of this id, UUID or beginning of a UUID; raises NotFound, Ambiguous."""
+        with self._read() as connection:
+            return load_migration(connection, ref)
+
+    def set_migration(
+        self,
+        migration_id: int | str,
+        *,
+        sentence: str,
+        status: MigrationStatus | None = None,
+        step: str | None = None,
+        reason: str | None = None,
+        controller: str | None = None,
+        source_memo: tuple[tuple[str, str], ...] | None = None,
+        expected_status: MigrationStatus | Collection[MigrationStatus] | None = None,
+    ) -> Migration:
+        """Write what is given, and an event with the sentence, if the status is still (one of) `expected_status`.
+
+        Which transitions are legal is `numaferry.migration.states`' table; the ledger keeps one rule of its own: a
+        migration does not end while its move claim is held (confirm or drop it). Raises Conflict, NotFound.
+        """
+        if not sentence:
+            raise InvalidInput("a transition without a sentence", hint="say what happened, for who reads the events")
+        given = {"status": status, "step": step, "reason": reason, "controller": controller}
+        values: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
+        if source_memo is not None:
+            values["source_memo_json"] = dumps(source_memo)
+        with self._write() as connection:
+            old = load_migration(connection, migration_id)
+            _expect(old, expected_status)
+            if status is not None and status not in IN_PROGRESS:
+                _refuse_leak(connection, old, status)
+            values["updated_at"] = schema.epoch_now()
+            connection.execute(update(schema.migration).where(_TABLE.id == old.id).values(values))
+            write_event(
+                connection,
+                "migration",
+                sentence,
+                host=old.dest,
+                instance_uuid=old.instance_uuid,
+                migration_id=old.id,
+            )
+            return load_migration(connection, old.id)
+
+    def request_abort(self, migration_id: int | str) -> Migration:
+        """Note that a person wants a migration given up; who drives it reads it. Raises NotFound, Conflict once ended."""
+        with self._write() as connection:
+            old = load_migration(connection, migration_id)
+            if not old.in_progress:
+                raise Conflict(f"migration {old.id} is {old.status}: there is nothing to abort")
+            if not old.abort_requested:
+                connection.execute(
+                    update(schema.migration)
+                    .where(_TABLE.id == old.id)
+                    .values(abort_requested=True, updated_at=schema.epoch_now())
+                )
+                sentence = f"abort of migration {old.id} requested"
+                write_event(
+                    connection, "abort-requested", sentence, instance_uuid=old.instance_uuid, migration_id=old.id
+                )
+            return load_migration(connection, old.id)
+
+
+def _expect(old: Migration, expected: MigrationStatus | Collection[MigrationStatus] | None) -> None:
+    """Raise Conflict where a migration is not in the status that the caller goes by."""
+    if expected is None:
+        return
+    wanted = {expected} if isinstance(expected, MigrationStatus) else set(expected)
+    if old.status not in wanted:
+        raise Conflict(
+            f"migration {old.id} is {old.status}, not {' or '.join(sorted(wanted))}",
+            hint="somebody else moved it on: look again with numaferry migration show",
+        )
+
+
+def _refuse_leak(connection: Connection, old: Migration, status: MigrationStatus) -> None:
+    """Raise Conflict where a migration would end with its move claim held: nobody would ever release it."""
+    claim, instance = schema.claim.c, schema.instance.c
+    held = connection.execute(
+        select(claim.id)
+        .join(schema.instance, instance.uuid == claim.instance_uuid)
+        .where(claim.migration_id == old.id, instance.current_claim != claim.id)
+    ).first()
+    if held is not None:
+        raise Conflict(
+            f"migration {old.id} can't be {status} while it holds its claim on {old.dest}",
+            hint="confirm_migration or drop_move_claim first",
+        )

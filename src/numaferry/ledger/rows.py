@@ -1,0 +1,93 @@
+"""Database rows to model values and back: the only place that knows both a column and a field."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from numaferry.model import (
+    Flavor,
+    HostConfig,
+    HostFacts,
+    Instance,
+    InstanceNumaTopology,
+    Migration,
+    MigrationContext,
+    MigrationStatus,
+    NumaRequest,
+    ObservedUse,
+    PciDevice,
+    Promise,
+    Vif,
+)
+from numaferry.model.codec import loads
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+_TOPOLOGY: Any = InstanceNumaTopology | None
+_DEVICES: Any = tuple[PciDevice, ...]
+_VIFS: Any = tuple[Vif, ...]
+_MEMO: Any = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=4096)
+def facts_of(text: str) -> HostFacts:
+    """Read stored facts; kept, since they are immutable and every claim reads them again."""
+    return loads(text, HostFacts)
+
+
+@lru_cache(maxsize=4096)
+def config_of(text: str) -> HostConfig:
+    """Read a stored host configuration; kept likewise."""
+    return loads(text, HostConfig)
+
+
+@lru_cache(maxsize=16384)
+def use_of(text: str) -> ObservedUse:
+    """Read a stored observation; kept likewise."""
+    return loads(text, ObservedUse)
+
+
+def topology_of(text: str) -> InstanceNumaTopology | None:
+    """Read the topology of a claim; None for a floating guest."""
+    topology: InstanceNumaTopology | None = loads(text, _TOPOLOGY)
+    return topology
+
+
+def instance_of(row: Row[Any], context: MigrationContext | None) -> Instance:
+    """Build an instance from its row joined with its current claim and that claim's host (`instances.SELECTION`)."""
+    return Instance(
+        uuid=row.uuid,
+        name=row.name,
+        host=row.host_name,
+        flavor=loads(row.flavor_json, Flavor),
+        request=loads(row.request_json, NumaRequest),
+        numa_topology=topology_of(row.numa_topology_json),
+        pci_devices=loads(row.pci_devices_json, _DEVICES),
+        vifs=loads(row.vifs_json, _VIFS),
+        promise=Promise(row.promise),
+        persistent=row.persistent,
+        migration_context=context,
+    )
+
+
+def migration_of(row: Row[Any]) -> Migration:
+    """Build a migration from its row."""
+    return Migration(
+        id=row.id,
+        uuid=row.uuid,
+        instance_uuid=row.instance_uuid,
+        source=row.source,
+        dest=row.dest,
+        status=MigrationStatus(row.status),
+        step=row.step,
+        reason=row.reason,
+        context=loads(row.context_json, MigrationContext),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        controller=row.controller,
+        abort_requested=row.abort_requested,
+        bandwidth_mib_s=row.bandwidth_mib_s,
+        source_memo=loads(row.source_memo_json, _MEMO),
+    )

@@ -1,0 +1,301 @@
+"""The ledger's tables, in one place and for two dialects; what the tables alone can't say is in the triggers.
+
+Invariants of ARCHITECTURE.md that live here, each broken on purpose by raw SQL in ``tests/ledger/test_invariants_sql.py``:
+
+1. A dedicated CPU is promised once: the primary key of `claim_cpu`. Its rows belong to the *instance*;
+   `claim_cpu_link` says which of its claims hold them, so that one CPU may be held by two claims of one guest.
+2. Capacity is never over-promised: `capacity.used` is kept by triggers on `claim_amount`, which refuse past the limit.
+4. One current claim, at most one more: ``instance.current_claim`` is not null and refers to a claim of that instance;
+   `claim.slot` is 0 or 1 and unique per instance, so that there are never more than two; a trigger asks of the second
+   that it belongs to a migration in progress. A claim row is never edited: the flip moves the reference.
+
+The columns named ``*_json`` hold what `numaferry.model.codec` writes. Times are seconds since the epoch by the
+database's clock (`epoch_now`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from numaferry.model import IN_PROGRESS, MigrationStatus
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+#: Raised by one for every change of what stands here; a ledger of a higher number is refused, see `engine.open_ledger`.
+SCHEMA_VERSION = 1
+#: The cell of rows that count for the host as a whole.
+HOST_CELL = -1
+
+metadata = MetaData()
+
+
+class epoch_now(FunctionElement[float]):  # noqa: N801  (SQL functions are written in lower case)
+    """The database's own clock: seconds since the epoch, with a fraction. A host with a skewed clock changes nothing."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(epoch_now, "sqlite")
+def _sqlite_now(_element: epoch_now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(epoch_now, "postgresql")
+def _postgresql_now(_element: epoch_now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "extract(epoch from clock_timestamp())"
+
+
+def _words(values: frozenset[MigrationStatus] | type[MigrationStatus]) -> str:
+    """Return SQL literals of statuses, ordered."""
+    return ", ".join(f"'{value}'" for value in sorted(values))
+
+
+#: Exactly one row: which ledger this is.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1"), primary_key=True),
+    Column("schema_version", Integer, nullable=False),
+    Column("ledger_id", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+host = Table(
+    "host",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("uuid", Text, nullable=False),
+    Column("facts_json", Text, nullable=False),
+    Column("config_json", Text, nullable=False),
+    Column("confirmed", Boolean, nullable=False),
+    Column("generation", Integer, nullable=False, default=1),
+    Column("state", Text, CheckConstraint("state IN ('reachable', 'unreachable', 'quarantined')"), nullable=False),
+    Column("state_reason", Text, nullable=False, default=""),
+    Column("observed_at", Float),
+    Index("host_machine", "uuid", unique=True, sqlite_where=text("uuid <> ''"), postgresql_where=text("uuid <> ''")),
+)
+
+#: CPUs that may be promised alone: the confirmed dedicated set. A claim of any other CPU is refused by a trigger.
+dedicated_cpu = Table(
+    "dedicated_cpu",
+    metadata,
+    Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
+    Column("cpu", Integer, primary_key=True),
+)
+
+#: One integer row for each (host, cell, resource); cell -1 is the host. `total` is what is there, `allowed` what may be
+#: promised with the allocation ratio; a claim with `exact` set is held against `total`.
+capacity = Table(
+    "capacity",
+    metadata,
+    Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
+    Column("cell", Integer, primary_key=True),
+    Column("resource", Text, primary_key=True),
+    Column("total", Integer, CheckConstraint("total >= 0"), nullable=False),
+    Column("allowed", Integer, CheckConstraint("allowed >= 0"), nullable=False),
+    Column("used", Integer, CheckConstraint("used >= 0"), nullable=False, default=0),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("uuid", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("flavor_json", Text, nullable=False),
+    Column("request_json", Text, nullable=False),
+    Column("persistent", Boolean, nullable=False),
+    Column("current_claim", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["current_claim", "uuid"],
+        ["claim.id", "claim.instance_uuid"],
+        name="instance_current_claim",
+        deferrable=True,
+        initially="DEFERRED",
+        use_alter=True,
+    ),
+)
+
+#: What one host owes one instance. Everything that is true of an instance *on one host* stands here, so that the flip
+#: of a migration moves one reference.
+claim = Table(
+    "claim",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column(
+        "instance_uuid",
+        ForeignKey("instance.uuid", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("host_id", ForeignKey("host.id"), nullable=False),
+    Column("slot", Integer, CheckConstraint("slot IN (0, 1)"), nullable=False),
+    Column("migration_id", ForeignKey("migration.id")),
+    Column("numa_topology_json", Text, nullable=False),
+    Column("pci_devices_json", Text, nullable=False),
+    Column("vifs_json", Text, nullable=False),
+    Column("promise", Text, CheckConstraint("promise IN ('kept', 'conflicted', 'floating')"), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("instance_uuid", "host_id", name="claim_one_per_host"),
+    UniqueConstraint("instance_uuid", "slot", name="claim_two_at_most"),
+    UniqueConstraint("id", "instance_uuid", name="claim_of_instance"),
+    UniqueConstraint("id", "instance_uuid", "host_id", name="claim_of_instance_on_host"),
+    Index(
+        "claim_one_per_migration",
+        "migration_id",
+        unique=True,
+        sqlite_where=text("migration_id IS NOT NULL"),
+        postgresql_where=text("migration_id IS NOT NULL"),
+    ),
+    Index("claim_by_host", "host_id"),
+)
+
+claim_cpu = Table(
+    "claim_cpu",
+    metadata,
+    Column("host_id", ForeignKey("host.id"), primary_key=True),
+    Column("cpu", Integer, primary_key=True),
+    Column("instance_uuid", ForeignKey("instance.uuid", ondelete="CASCADE"), nullable=False),
+    Column("role", Text, CheckConstraint("role IN ('vcpu', 'sibling', 'emulator')"), nullable=False),
+    UniqueConstraint("host_id", "cpu", "instance_uuid", name="claim_cpu_of_instance"),
+    Index("claim_cpu_by_instance", "instance_uuid"),
+)
+
+claim_cpu_link = Table(
+    "claim_cpu_link",
+    metadata,
+    Column("claim_id", Text, primary_key=True),
+    Column("host_id", Integer, primary_key=True),
+    Column("cpu", Integer, primary_key=True),
+    Column("instance_uuid", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["claim_id", "instance_uuid", "host_id"],
+        ["claim.id", "claim.instance_uuid", "claim.host_id"],
+        name="claim_cpu_link_claim",
+        ondelete="CASCADE",
+    ),
+    ForeignKeyConstraint(
+        ["host_id", "cpu", "instance_uuid"],
+        ["claim_cpu.host_id", "claim_cpu.cpu", "claim_cpu.instance_uuid"],
+        name="claim_cpu_link_cpu",
+        ondelete="CASCADE",
+    ),
+    Index("claim_cpu_link_by_cpu", "host_id", "cpu"),
+)
+
+claim_amount = Table(
+    "claim_amount",
+    metadata,
+    Column("claim_id", Text, primary_key=True),
+    Column("cell", Integer, primary_key=True),
+    Column("resource", Text, primary_key=True),
+    Column("amount", Integer, CheckConstraint("amount > 0"), nullable=False),
+    Column("exact", Boolean, nullable=False),
+    Column("host_id", Integer, nullable=False),
+    Column("instance_uuid", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["claim_id", "instance_uuid", "host_id"],
+        ["claim.id", "claim.instance_uuid", "claim.host_id"],
+        name="claim_amount_claim",
+        ondelete="CASCADE",
+    ),
+)
+
+#: Reality: what a domain is seen to use. No uniqueness of CPUs; refreshed as a whole.
+observed_use = Table(
+    "observed_use",
+    metadata,
+    Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
+    Column("uuid", Text, primary_key=True),
+    Column("use_json", Text, nullable=False),
+)
+
+observed_cpu = Table(
+    "observed_cpu",
+    metadata,
+    Column("host_id", Integer, primary_key=True),
+    Column("cpu", Integer, primary_key=True),
+    Column("uuid", Text, primary_key=True),
+    ForeignKeyConstraint(
+        ["host_id", "uuid"], ["observed_use.host_id", "observed_use.uuid"], name="observed_cpu_use", ondelete="CASCADE"
+    ),
+)
+
+#: Host and instance by name and UUID, without references: history outlives both.
+migration = Table(
+    "migration",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("uuid", Text, nullable=False, unique=True),
+    Column("instance_uuid", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("dest", Text, nullable=False),
+    Column("status", Text, CheckConstraint(f"status IN ({_words(MigrationStatus)})"), nullable=False),
+    Column("step", Text, nullable=False, default=""),
+    Column("reason", Text, nullable=False, default=""),
+    Column("context_json", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("controller", Text, nullable=False, default=""),
+    Column("abort_requested", Boolean, nullable=False, default=False),
+    Column("bandwidth_mib_s", Integer, nullable=False, default=0),
+    Column("source_memo_json", Text, nullable=False, default="[]"),
+    Index(
+        "migration_one_in_progress",
+        "instance_uuid",
+        unique=True,
+        sqlite_where=text(f"status IN ({_words(IN_PROGRESS)})"),
+        postgresql_where=text(f"status IN ({_words(IN_PROGRESS)})"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+#: Append-only; one row with a sentence for every transition.
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("host", Text),
+    Column("instance_uuid", Text),
+    Column("migration_id", Integer),
+    Index("event_by_migration", "migration_id"),
+    Index("event_by_instance", "instance_uuid"),
+    sqlite_autoincrement=True,
+)
+
+finding = Table(
+    "finding",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
+    Index("finding_by_host", "host_id"),
+)
