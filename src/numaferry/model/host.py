@@ -213,6 +213,12 @@ class HostState:
     floating_vcpus: int = 0
     floating_memory_kib: int = 0
     pci: tuple[PciDevice, ...] = ()
+    #: physical network → ids of the cells that it is near to (nova's ``[neutron_physnet_*] numa_nodes``); a network
+    #: that is not named here binds nobody.
+    network_cells: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    #: This host's libvirt starts a guest with huge pages only where its emulator threads may run on every cell that
+    #: the pages come from; which versions do is found by experiment.
+    emulator_cpu_on_page_cells: bool = False
 
     def cell(self, cell_id: int) -> CellState | None:
         """Return the cell of this id, or None."""

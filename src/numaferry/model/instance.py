@@ -53,6 +53,8 @@ class PciRequest:
     count: int
     products: tuple[tuple[str, str], ...]
     policy: PciAffinityPolicy = "legacy"
+    #: Only devices that carry this physical network; None where any will do.
+    physical_network: str | None = None
 
 
 @attrs.frozen(slots=True)
@@ -67,6 +69,8 @@ class NumaRequest:
     emulator_threads_policy: EmulatorThreadsPolicy | None = None
     realtime_vcpus: CpuSet = EMPTY
     pci_requests: tuple[PciRequest, ...] = ()
+    #: Networks that bind the guest to a host cell where the host declares one (`HostState.network_cells`).
+    physical_networks: tuple[str, ...] = ()
 
 
 @attrs.frozen(slots=True)

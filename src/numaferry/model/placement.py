@@ -17,8 +17,11 @@ class Placement:
     generation: int
     numa_topology: InstanceNumaTopology | None
     pci: tuple[PciAddress, ...] = ()
-    #: Lower is better; comparable between hosts for the same request only.
+    #: Lower is better, component by component; comparable between hosts for the same request only.
     score: tuple[float, ...] = ()
+    #: Equal to `score` where that is proven best; else no placement on this host can score below it. Empty where
+    #: only the first that fits was asked for.
+    score_bound: tuple[float, ...] = ()
 
 
 @attrs.frozen(slots=True)
