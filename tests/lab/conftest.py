@@ -31,6 +31,8 @@ def lab_of_kind(kind: Kind, directory: Path, notations: tuple[str, ...]) -> Iter
         yield lab
     finally:
         control.down(name=f"pytest-{kind}", directory=directory)
+        assert _traces(lab.lab_id, str(directory)) == []
+        assert not directory.exists()
 
 
 @pytest.fixture(scope="session")

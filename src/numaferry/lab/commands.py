@@ -6,6 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from numaferry.errors import EnvironmentLacking
+from numaferry.lab.place import inherited_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ def run(argv: Sequence[str], *, timeout_s: float = 30, hint: str = "") -> str:
             errors="replace",
             timeout=timeout_s,
             check=False,
+            pass_fds=inherited_lock(),
         )
     except FileNotFoundError as error:
         raise EnvironmentLacking(f"{argv[0]} is not installed", hint=hint or "run tools/setup as root") from error

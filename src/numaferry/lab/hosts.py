@@ -209,6 +209,7 @@ def _start(ground: _Ground, place: _Place, addresses: Mapping[str, str]) -> Boot
     )
     log = place.directory / machine.QEMU_LOG
     process = spawn(ground.site.journal, words, log=log, netns=ground.network.netns, directory=place.directory)
+    ground.site.say(f"{place.name}: started, process {process.pid}")
     return Boot(name=place.name, uri=place.uri, directory=place.directory, process=process)
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_NAME = "default"
+# how long the tools of a killed `up` may go on before `down` gives up waiting for them
+ORPHANS_TIMEOUT_S = 10
+
+_held: set[int] = set()
 
 
 def _xdg(variable: str, below_home: str) -> Path:
@@ -44,6 +48,15 @@ def lab_directory(name: str = DEFAULT_NAME) -> Path:
     return _xdg("XDG_STATE_HOME", ".local/state") / "numaferry" / "lab" / name
 
 
+def inherited_lock() -> tuple[int, ...]:
+    """Return the descriptors of the locks that this process holds, for a tool to inherit.
+
+    A tool outlives its killed caller for a moment and still makes what it was told to make. As long as it holds the
+    lock too, nobody tears down before it has ended.
+    """
+    return tuple(_held)
+
+
 def _holder(text: str) -> str:
     with contextlib.suppress(ValueError, TypeError, KeyError):
         told = json.loads(text)
@@ -60,9 +73,9 @@ def _holder_lives(text: str) -> bool:
 def _open_lock(path: Path) -> int:
     """Open and lock `path`; when its holder removed it meanwhile, the name now means another file: begin again.
 
-    A killed holder's child keeps the lock until it executes its program: that moment is waited for.
+    The tools that a killed holder left running still hold it (see `inherited_lock`): their end is waited for.
     """
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + ORPHANS_TIMEOUT_S
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -97,10 +110,12 @@ def locked(directory: Path) -> Iterator[None]:
         told = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200], "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(told).encode(), 0)
+        _held.add(descriptor)
         yield
     finally:
-        if set(os.listdir(directory)) == {"lock"}:  # noqa: PTH208 - the names are what is compared
-            (directory / "lock").unlink()
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+        _held.discard(descriptor)
+        # still locked: whoever opened it meanwhile finds another file, or none, under its name
+        (directory / "lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            directory.rmdir()
         os.close(descriptor)
