@@ -44,7 +44,7 @@ class Subject:
 
     @cached_property
     def own(self) -> dict[int, int]:
-        """The vCPU → CPU of every vCPU with a vcpupin to exactly one CPU; ``<vcpu cpuset>`` is never meant one by one."""
+        """The vCPU → CPU of every vCPU with a vcpupin to one CPU; ``<vcpu cpuset>`` is never meant one by one."""
         return {vcpu: cpus.first() for vcpu, cpus in self.needs.vcpupins if len(cpus) == 1}
 
     @cached_property

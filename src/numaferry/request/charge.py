@@ -26,7 +26,7 @@ def charge(needs: DomainNeeds, online: CpuSet, *, managed: bool = False) -> Obse
     emulator pinned to CPUs does not make a floating domain a pinned one.
     """
     vcpus = [confined(needs.vcpupin(vcpu), online) for vcpu in range(needs.online_vcpus)]
-    others = [needs.emulator_cpus, *(needs.iothreadpin(number + 1) for number in range(needs.iothreads))]
+    others = [needs.emulator_cpus, *map(needs.iothreadpin, needs.iothread_ids)]
     seen = [cpus for cpus in [*vcpus, *(confined(cpus, online) for cpus in others)] if cpus is not None]
     return ObservedUse(
         uuid=needs.uuid,

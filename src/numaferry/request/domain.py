@@ -60,7 +60,7 @@ def parse_domain(xml: str) -> DomainNeeds:
         cells=_cells(root, default_pages, cell_pages),
         vcpupins=tuple(sorted(_pins(root, "vcpupin", "vcpu"))),
         emulatorpin=cpu_list(root.find("cputune/emulatorpin"), "cpuset"),
-        iothreads=_count(root.find("iothreads"), default=0),
+        iothread_ids=_iothread_ids(root),
         iothreadpins=tuple(sorted(_pins(root, "iothreadpin", "iothread"))),
         cpuset=cpu_list(vcpu, "cpuset"),
         vcpu_placement="static" if vcpu is None else vcpu.get("placement", "static"),
@@ -113,6 +113,14 @@ def _count(element: etree._Element | None, *, default: int) -> int:
     if not text.isdigit():
         raise InvalidInput(f"a count of {text!r} is no number", hint="look at the domain's XML")
     return int(text)
+
+
+def _iothread_ids(root: etree._Element) -> tuple[int, ...]:
+    """Return the iothreads' ids: those given, and for the rest the lowest free ones, as libvirt fills them in."""
+    ids = {number(iothread, "id") for iothread in root.findall("iothreadids/iothread")}
+    missing = _count(root.find("iothreads"), default=0) - len(ids)
+    free = (candidate for candidate in range(1, len(ids) + max(0, missing) + 1) if candidate not in ids)
+    return tuple(sorted({*ids, *(next(free) for _ in range(missing))}))
 
 
 def _cells(root: etree._Element, default: int | None, sizes: dict[int, int]) -> tuple[GuestCell, ...]:

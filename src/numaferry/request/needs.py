@@ -64,7 +64,8 @@ class DomainNeeds:
     #: (vCPU, host CPUs) for each explicit ``<vcpupin>``, ordered.
     vcpupins: tuple[tuple[int, CpuSet], ...]
     emulatorpin: CpuSet | None
-    iothreads: int
+    #: Their ids, ordered; libvirt counts from 1 where ``<iothreadids>`` does not say.
+    iothread_ids: tuple[int, ...]
     iothreadpins: tuple[tuple[int, CpuSet], ...]
     #: ``<vcpu cpuset>``: where threads without a pin of their own run. None: anywhere.
     cpuset: CpuSet | None
