@@ -1,0 +1,139 @@
+"""Which devices of a guest can't move, or can't be known to: one table over the domain's XML. Pure.
+
+Sources: libvirt's qemuMigrationSrcIsAllowed and qemuMigrationSrcIsSafe (src/qemu/qemu_migration.c, 11.3), QEMU's own
+migration blockers, https://libvirt.org/migration.html. libvirt finds most of these only when the job starts; here they
+are said before anything is touched.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from lxml import etree
+
+from numaferry.migration.outcome import Check, Outcome
+
+#: Disk types whose image is reached over the network from both hosts; every other one is this host's own.
+NETWORK_DISKS: Final = frozenset({"network", "vhostuser"})
+
+
+@attrs.frozen(slots=True)
+class DeviceRule:
+    """One kind of device: which elements, what follows, and why in words (`{n}` is how many there are)."""
+
+    name: str
+    xpath: str
+    outcome: Outcome
+    why: str
+
+
+RULES: Final[tuple[DeviceRule, ...]] = (
+    DeviceRule(
+        "hostdev",
+        "devices/hostdev",
+        Outcome.FAILS,
+        "{n} host device(s) are passed through; detaching and attaching again around the move is not supported yet",
+    ),
+    DeviceRule(
+        "interface-hostdev",
+        "devices/interface[@type='hostdev' or @type='vdpa']",
+        Outcome.FAILS,
+        "{n} NIC(s) are a host's own function (hostdev or vdpa), which does not move",
+    ),
+    DeviceRule(
+        "filesystem",
+        "devices/filesystem",
+        Outcome.FAILS,
+        "{n} shared file system(s) (9p or virtiofs): QEMU refuses to move a guest that has one mounted",
+    ),
+    DeviceRule(
+        "shmem",
+        "devices/shmem[@role='peer' or not(@role)]",
+        Outcome.FAILS,
+        "{n} shared memory device(s) with role peer: only role master moves",
+    ),
+    DeviceRule(
+        "nvdimm", "devices/memory[@model='nvdimm']", Outcome.FAILS, "{n} NVDIMM(s) are backed by a file of this host"
+    ),
+    DeviceRule(
+        "dimm-slot",
+        "devices/memory[@model='dimm'][not(address/@slot) or not(address/@base)]",
+        Outcome.FAILS,
+        "{n} memory module(s) without slot and base address: libvirt refuses to move them",
+    ),
+    DeviceRule("tpm", "devices/tpm[backend/@type='passthrough']", Outcome.FAILS, "{n} TPM(s) are this host's own chip"),
+    DeviceRule(
+        "tpm-emulator",
+        "devices/tpm[backend/@type='emulator']",
+        Outcome.UNKNOWN,
+        "{n} emulated TPM(s): whether their state travels depends on swtpm and where its state lies",
+    ),
+    DeviceRule(
+        "launch-security",
+        "launchSecurity",
+        Outcome.FAILS,
+        "memory is encrypted by the CPU (launchSecurity), which QEMU can't move",
+    ),
+    DeviceRule(
+        "transient-disk", "devices/disk[transient]", Outcome.FAILS, "{n} transient disk(s): their changes would be lost"
+    ),
+    DeviceRule(
+        "invtsc",
+        "cpu[feature[@name='invtsc' and @policy='require']][not(../clock/timer[@name='tsc'][@frequency])]",
+        Outcome.FAILS,
+        "the CPU has invtsc without a fixed TSC frequency, which QEMU can't move",
+    ),
+    DeviceRule(
+        "host-passthrough",
+        "cpu[@mode='host-passthrough']",
+        Outcome.UNKNOWN,
+        "the CPU is passed through: it moves only between equal CPUs, which libvirt does not compare for this mode",
+    ),
+    DeviceRule(
+        "serial-log",
+        "devices/serial[@type='file' or @type='pipe' or @type='dev']",
+        Outcome.UNKNOWN,
+        "{n} serial port(s) write to a path that has to exist on the destination too",
+    ),
+)
+
+
+def check_devices(xml: str) -> tuple[Check, ...]:
+    """Return one check per rule that this guest's XML touches; one "ok" where none does.
+
+    The first element of the tuple is always the verdict on disks. `xml` is a live domain XML; it is not kept.
+    """
+    root = etree.fromstring(xml)
+    found = [
+        Check(rule.name, rule.outcome, rule.why.format(n=count))
+        for rule in RULES
+        if (count := len(_elements(root, rule.xpath)))
+    ]
+    return (_disks(root), *(found or [Check("devices", Outcome.OK, "no device that is known to stay behind")]))
+
+
+def _elements(root: etree._Element, xpath: str) -> list[etree._Element]:
+    """Return the elements that an XPath finds."""
+    result = root.xpath(xpath)
+    return [one for one in result if isinstance(one, etree._Element)] if isinstance(result, list) else []  # noqa: SLF001  (the class has no other name)
+
+
+def _disks(root: etree._Element) -> Check:
+    """Refuse disks that lie on the source: nothing proves yet that the destination sees the same image."""
+    disks = _elements(root, "devices/disk")
+    local: list[str] = []
+    for disk in disks:
+        # an empty CD drive has no source
+        if disk.find("source") is not None and disk.get("type") not in NETWORK_DISKS:
+            target = disk.find("target")
+            local.append("?" if target is None else target.get("dev", "?"))
+    if local:
+        return Check(
+            "disks",
+            Outcome.FAILS,
+            f"{len(local)} disk(s) ({', '.join(local)}) lie on the source: needs shared storage proof, "
+            "not yet supported",
+        )
+    words = f"{len(disks)} disk(s), all on the network or empty" if disks else "no disks"
+    return Check("disks", Outcome.OK, words)
