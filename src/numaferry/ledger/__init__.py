@@ -14,24 +14,27 @@ from numaferry.ledger.findings import FindingStore, StoredFinding
 from numaferry.ledger.hosts import HostRecord, HostStore
 from numaferry.ledger.instances import InstanceStore
 from numaferry.ledger.migrations import MigrationStore
+from numaferry.ledger.views import HostView, Overfull, ViewStore
 from numaferry.model import ObservedUse
 
 __all__ = [
     "Event",
     "Fit",
     "HostRecord",
+    "HostView",
     "InstanceClaim",
     "Ledger",
     "Links",
     "MoveClaim",
     "ObservedUse",
+    "Overfull",
     "StoredFinding",
     "move_request",
     "open_ledger",
 ]
 
 
-class Ledger(HostStore, InstanceStore, ClaimStore, MigrationStore, EventStore, FindingStore):
+class Ledger(HostStore, InstanceStore, ClaimStore, MigrationStore, EventStore, FindingStore, ViewStore):
     """One open ledger. Safe to use from several threads; every method is one transaction.
 
     Any method may raise LedgerUnusable (locked, read-only, disk full, ...; the hint says what to do).

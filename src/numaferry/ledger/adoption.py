@@ -69,13 +69,11 @@ def _contested_cpus(
     sentences = []
     if outside := mine - record.config.cpu_dedicated_set:
         sentences.append(f"CPU {outside} is not in the dedicated set of {record.name}")
-    for holding in holdings:
-        if both := holding.cpu_set & mine:
-            sentences.append(f"CPU {both} is claimed by {holding.instance_name}")
     own = {holding.instance_uuid: holding.cpu_set for holding in holdings}
-    for use in others:
-        if both := (use.pinned_cpus - own.get(use.uuid, EMPTY)) & mine:
-            sentences.append(f"{use.name} is seen on CPU {both}")
+    claimed = [(holding.cpu_set & mine, holding.instance_name) for holding in holdings]
+    seen = [((use.pinned_cpus - own.get(use.uuid, EMPTY)) & mine, use.name) for use in others]
+    sentences += [f"CPU {both} is claimed by {name}" for both, name in claimed if both]
+    sentences += [f"{name} is seen on CPU {both}" for both, name in seen if both]
     return sentences
 
 

@@ -155,7 +155,7 @@ def _memory(cell: InstanceCell) -> tuple[Key, int]:
 
 
 def wants_own_memory(request: NumaRequest, cell_id: int) -> bool:
-    """Tell whether base pages of this guest cell are never overcommitted: dedicated and mixed guests, explicit sizes."""
+    """Tell whether a guest cell's base pages are never overcommitted: dedicated and mixed guests, explicit sizes."""
     wish = next((cell.page_size for cell in request.cells if cell.id == cell_id), None)
     return request.cpu_policy != "shared" or wish is not None
 
@@ -207,8 +207,8 @@ def move_request(instance: Instance) -> NumaRequest:
     """Return what an instance asks of a destination: its own request, with the page size that each cell has now.
 
     A live guest keeps the page size it was started with, so `large` and `any` mean that size from then on, and it is a
-    constraint of the search, not an afterthought (nova chooses 1 GiB pages there and then refuses them). A cell that asked for nothing stays so: base
-    pages, within the RAM allocation ratio.
+    constraint of the search, not an afterthought (nova chooses 1 GiB pages there and then refuses them). A cell that
+    asked for nothing stays so: base pages, within the RAM allocation ratio.
     """
     if instance.numa_topology is None:
         return instance.request

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from sqlalchemy import delete, insert, select, update
 
-from numaferry.errors import ClaimLost, Conflict, LedgerError, NoFit, NotConfirmed, NumaferryError
+from numaferry.errors import ClaimLost, Conflict, LedgerError, NoFit, NumaferryError
 from numaferry.ledger import schema
 from numaferry.ledger.adoption import adoptable
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
@@ -44,7 +44,9 @@ from numaferry.model import (
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
+
+    from numaferry.ledger.rows import AnyRow
 
 #: `numaferry.fit.numa_fit_instance_to_host`, or what a test puts in its place.
 Fit = Callable[[HostState, NumaRequest], Placement | Misfit]
@@ -66,6 +68,16 @@ class InstanceClaim:
     contested_cpus: CpuSet = EMPTY
     #: One sentence for each thing that could not be claimed.
     conflicts: tuple[str, ...] = ()
+
+
+@attrs.frozen(slots=True)
+class _Question:
+    """What is asked of every candidate."""
+
+    instance: Instance
+    request: NumaRequest
+    vifs: Links | None
+    fit: Fit
 
 
 @attrs.frozen(slots=True)
@@ -172,11 +184,11 @@ class ClaimStore(Store):
             row = load_row(connection, instance_uuid)
             refuse_in_progress(connection, instance_uuid, row.name)
             instance = load_instance(connection, instance_uuid)
-            wanted = request if request is not None else move_request(instance)
+            question = _Question(instance, request if request is not None else move_request(instance), vifs, fit)
             misfits: list[Misfit] = []
             for name in candidates:
                 record = load_host(connection, name)
-                outcome = _consider(connection, record, instance, wanted, vifs, fit)
+                outcome = _consider(connection, record, question)
                 if isinstance(outcome, Misfit):
                     misfits.append(outcome)
                     continue
@@ -187,14 +199,15 @@ class ClaimStore(Store):
                     "bandwidth_mib_s": bandwidth_mib_s,
                     "controller": controller,
                 }
-                migration_id = _insert_migration(connection, instance, record, context, move)
-                claim_id = _insert_move_claim(connection, row, record, instance, context, wanted, migration_id)
-                return MoveClaim(
-                    claim_id,
-                    load_migration(connection, migration_id),
-                    load_instance(connection, instance_uuid),
-                    placement,
+                migration = _insert_migration(connection, instance, record, context, move)
+                rows = _move_rows(question, migration, record.id, slot=1 - row.slot)
+                insert_claim(connection, rows)
+                sentence = (
+                    f"migration {migration.id} of {instance.name} accepted: {instance.host} to {name},"
+                    f" CPUs {CpuSet.of(rows.cpus) or 'none'} claimed there"
                 )
+                _tell(connection, migration, "move-claimed", sentence)
+                return MoveClaim(rows.id, migration, load_instance(connection, instance_uuid), placement)
             if len(candidates) == 1:
                 refuse_unconfirmed(load_host(connection, candidates[0]))
             raise _no_fit(instance, tuple(misfits))
@@ -209,7 +222,7 @@ class ClaimStore(Store):
         with self._write() as connection:
             migration = load_migration(connection, migration_id)
             moved, current = _claims_of(connection, migration)
-            if moved is None:
+            if moved is None or current is None:
                 if migration.status == MigrationStatus.COMPLETED:
                     return migration
                 raise Conflict(
@@ -225,7 +238,7 @@ class ClaimStore(Store):
                 )
                 forget_observed(connection, current.host_id, migration.instance_uuid)
                 sentence = f"{current.name} runs on {migration.dest}: its claim on {migration.source} is released"
-                _tell_both(connection, migration, "confirmed", sentence)
+                _tell(connection, migration, "confirmed", sentence)
             if status is not None and status != migration.status:
                 _end(connection, migration, status, "")
             return load_migration(connection, migration.id)
@@ -246,7 +259,7 @@ class ClaimStore(Store):
             if migration is None or migration.status in GIVEN_UP:
                 return migration
             moved, current = _claims_of(connection, migration)
-            if migration.status == MigrationStatus.COMPLETED or (moved is not None and moved.id == current.id):
+            if migration.status == MigrationStatus.COMPLETED or (moved and current and moved.id == current.id):
                 raise Conflict(
                     f"migration {migration.id} was confirmed: the guest runs on {migration.dest}",
                     hint="to have it back on the source, migrate it there",
@@ -254,7 +267,7 @@ class ClaimStore(Store):
             if moved is not None:
                 release_claim(connection, moved.id)
                 sentence = f"the claim on {migration.dest} is released: {reason}"
-                _tell_both(connection, migration, "move-claim-dropped", sentence)
+                _tell(connection, migration, "move-claim-dropped", sentence)
             _end(connection, migration, status, reason)
             return load_migration(connection, migration.id)
 
@@ -285,9 +298,10 @@ def _insert_instance(connection: Connection, instance: Instance, rows: ClaimRows
 
 
 def _consider(
-    connection: Connection, record: HostRecord, instance: Instance, request: NumaRequest, vifs: Links | None, fit: Fit
+    connection: Connection, record: HostRecord, question: _Question
 ) -> tuple[Placement, tuple[Vif, ...]] | Misfit:
     """Answer whether a candidate takes the instance now, with its links there; nothing is written."""
+    instance = question.instance
     if record.name == instance.host:
         return Misfit(record.name, f"{instance.name} runs on {record.name} already")
     if record.state != REACHABLE:
@@ -295,11 +309,11 @@ def _consider(
     if not record.confirmed:
         return Misfit(record.name, f"host {record.name} is not confirmed: nothing is claimable there")
     state = load_state(connection, record)
-    placement = fit(state, request)
+    placement = question.fit(state, question.request)
     if isinstance(placement, Misfit):
         return placement
     try:
-        links = vifs(record) if vifs is not None else instance.vifs
+        links = question.vifs(record) if question.vifs is not None else instance.vifs
     except LedgerError:
         raise
     except NumaferryError as error:
@@ -326,8 +340,8 @@ def _context(instance: Instance, record: HostRecord, placement: Placement, links
 
 def _insert_migration(
     connection: Connection, instance: Instance, record: HostRecord, context: MigrationContext, move: dict[str, Any]
-) -> int:
-    """Insert the migration as accepted, with an event on both hosts; returns its id."""
+) -> Migration:
+    """Insert the migration as accepted."""
     inserted = connection.execute(
         insert(schema.migration)
         .values(
@@ -342,44 +356,26 @@ def _insert_migration(
         )
         .returning(schema.migration.c.id)
     )
-    migration_id: int = inserted.scalar_one()
-    return migration_id
+    return load_migration(connection, inserted.scalar_one())
 
 
-def _insert_move_claim(
-    connection: Connection,
-    row: Row[Any],
-    record: HostRecord,
-    instance: Instance,
-    context: MigrationContext,
-    request: NumaRequest,
-    migration_id: int,
-) -> str:
-    """Claim exactly what the fit chose; returns the claim's id."""
-    topology = context.new_numa_topology
-    cpus = owned_cpus(topology)
-    claim_id = insert_claim(
-        connection,
-        ClaimRows(
-            instance_uuid=instance.uuid,
-            host_id=record.id,
-            slot=1 - row.slot,
-            numa_topology=topology,
-            promise=Promise.FLOATING if topology is None else Promise.KEPT,
-            cause=f"migration {migration_id} from {instance.host}",
-            cpus=cpus,
-            amounts=amounts(request, topology),
-            pci_devices=context.new_pci_devices,
-            vifs=context.new_vifs,
-            migration_id=migration_id,
-        ),
+def _move_rows(question: _Question, migration: Migration, host_id: int, *, slot: int) -> ClaimRows:
+    """Return the destination's claim: exactly what the fit chose."""
+    context = migration.context
+    topology = context.new_numa_topology if context else None
+    return ClaimRows(
+        instance_uuid=migration.instance_uuid,
+        host_id=host_id,
+        slot=slot,
+        numa_topology=topology,
+        promise=Promise.FLOATING if topology is None else Promise.KEPT,
+        cause=f"migration {migration.id} from {migration.source}",
+        cpus=owned_cpus(topology),
+        amounts=amounts(question.request, topology),
+        pci_devices=context.new_pci_devices if context else (),
+        vifs=context.new_vifs if context else (),
+        migration_id=migration.id,
     )
-    sentence = (
-        f"migration {migration_id} of {instance.name} accepted: {instance.host} to {record.name},"
-        f" CPUs {CpuSet.of(cpus) or 'none'} claimed there"
-    )
-    _tell_both(connection, load_migration(connection, migration_id), "move-claimed", sentence)
-    return claim_id
 
 
 def _no_fit(instance: Instance, misfits: tuple[Misfit, ...]) -> NoFit:
@@ -394,17 +390,16 @@ def _no_fit(instance: Instance, misfits: tuple[Misfit, ...]) -> NoFit:
     )
 
 
-def _claims_of(connection: Connection, migration: Migration) -> tuple[Row[Any] | None, Row[Any]]:
-    """Return the claim made for this migration, None if it is gone, and the instance's current claim."""
+def _claims_of(connection: Connection, migration: Migration) -> tuple[AnyRow | None, AnyRow | None]:
+    """Return the claim made for this migration, None if it is gone, and the instance's current claim, None likewise."""
     claim = schema.claim.c
-    moved = connection.execute(select(claim.id, claim.host_id).where(claim.migration_id == migration.id)).one_or_none()
+    query = select(claim.id, claim.host_id, schema.instance.c.name).join(
+        schema.instance, schema.instance.c.uuid == claim.instance_uuid
+    )
+    moved = connection.execute(query.where(claim.migration_id == migration.id)).one_or_none()
     current = connection.execute(
-        select(claim.id, claim.host_id, schema.instance.c.name)
-        .join(schema.instance, schema.instance.c.current_claim == claim.id)
-        .where(schema.instance.c.uuid == migration.instance_uuid)
+        query.where(schema.instance.c.uuid == migration.instance_uuid, schema.instance.c.current_claim == claim.id)
     ).one_or_none()
-    if current is None:
-        current = load_row(connection, migration.instance_uuid)
     return moved, current
 
 
@@ -419,7 +414,7 @@ def _end(connection: Connection, migration: Migration, status: MigrationStatus, 
     write_event(connection, "migration", sentence, instance_uuid=migration.instance_uuid, migration_id=migration.id)
 
 
-def _tell_both(connection: Connection, migration: Migration, kind: str, sentence: str) -> None:
+def _tell(connection: Connection, migration: Migration, kind: str, sentence: str) -> None:
     """Write an event of the destination; it is found by migration, instance and host alike."""
     write_event(
         connection,

@@ -38,7 +38,9 @@ class _Trouble(NamedTuple):
     retryable: bool = False
 
 
-_LOCKED = _Trouble("is locked", "another numaferry works on it for long: try again, or look for it with lsof", True)
+_LOCKED = _Trouble(
+    "is locked", "another numaferry works on it for long: try again, or look for it with lsof", retryable=True
+)
 _NO_FILE = _Trouble("can't be opened", "check that the directory exists and may be written, or name another with --db")
 _NOT_OURS = _Trouble("is not a database of numaferry", "name another file with --db, or move this one away")
 #: SQLite's error names, by their first words; the first that fits counts.

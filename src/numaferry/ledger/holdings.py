@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 from sqlalchemy import select
@@ -13,7 +13,9 @@ from numaferry.ledger.amounts import Amount, Key, roll_up
 from numaferry.model import CpuSet
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
+
+    from numaferry.ledger.rows import AnyRow
 
 
 @attrs.frozen(slots=True)
@@ -66,7 +68,7 @@ def load_holdings(connection: Connection, host_id: int) -> tuple[Holding, ...]:
     return tuple(_holding(row, cpus, amounts) for row in rows)
 
 
-def _holding(row: Row[Any], cpus: dict[str, list[tuple[int, str]]], amounts: dict[str, list[Amount]]) -> Holding:
+def _holding(row: AnyRow, cpus: dict[str, list[tuple[int, str]]], amounts: dict[str, list[Amount]]) -> Holding:
     return Holding(
         claim_id=row.id,
         instance_uuid=row.instance_uuid,

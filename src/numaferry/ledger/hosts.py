@@ -19,7 +19,9 @@ from numaferry.model.codec import dumps
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
+
+    from numaferry.ledger.rows import AnyRow
 
 REACHABLE = "reachable"
 UNREACHABLE = "unreachable"
@@ -54,7 +56,7 @@ class HostRecord:
         return self.confirmed and self.state == REACHABLE
 
 
-def _record(row: Row[Any]) -> HostRecord:
+def _record(row: AnyRow) -> HostRecord:
     return HostRecord(
         id=row.id,
         name=row.name,

@@ -14,7 +14,9 @@ from numaferry.model import IN_PROGRESS, Instance, MigrationContext
 from numaferry.model.codec import loads
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row, Select
+    from sqlalchemy import Connection, Select
+
+    from numaferry.ledger.rows import AnyRow
 
 _INSTANCE, _CLAIM, _HOST, _MOVE = schema.instance.c, schema.claim.c, schema.host.c, schema.migration.c
 #: The claim of a move that has not been confirmed yet.
@@ -49,16 +51,16 @@ SELECTION = (
 )
 
 
-def _instance(row: Row[Any]) -> Instance:
+def _instance(row: AnyRow) -> Instance:
     return instance_of(row, loads(row.context_json, MigrationContext) if row.context_json else None)
 
 
-def find_row(connection: Connection, uuid: str) -> Row[Any] | None:
+def find_row(connection: Connection, uuid: str) -> AnyRow | None:
     """Return the joined row of this UUID, or None."""
     return connection.execute(SELECTION.where(_INSTANCE.uuid == uuid)).one_or_none()
 
 
-def load_row(connection: Connection, uuid: str) -> Row[Any]:
+def load_row(connection: Connection, uuid: str) -> AnyRow:
     """Return the joined row of this UUID; raises NotFound."""
     row = find_row(connection, uuid)
     if row is None:

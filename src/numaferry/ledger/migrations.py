@@ -120,7 +120,7 @@ class MigrationStore(Store):
             return load_migration(connection, old.id)
 
     def request_abort(self, migration_id: int | str) -> Migration:
-        """Note that a person wants a migration given up; who drives it reads it. Raises NotFound, Conflict once ended."""
+        """Note that a person wants a migration given up; its driver reads it. Raises NotFound, Conflict once ended."""
         with self._write() as connection:
             old = load_migration(connection, migration_id)
             if not old.in_progress:

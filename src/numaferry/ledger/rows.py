@@ -23,7 +23,12 @@ from numaferry.model import (
 from numaferry.model.codec import loads
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from sqlalchemy import Row
+
+    #: A row of any columns.
+    AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
 _TOPOLOGY: Any = InstanceNumaTopology | None
 _DEVICES: Any = tuple[PciDevice, ...]
@@ -55,7 +60,7 @@ def topology_of(text: str) -> InstanceNumaTopology | None:
     return topology
 
 
-def instance_of(row: Row[Any], context: MigrationContext | None) -> Instance:
+def instance_of(row: AnyRow, context: MigrationContext | None) -> Instance:
     """Build an instance from its row joined with its current claim and that claim's host (`instances.SELECTION`)."""
     return Instance(
         uuid=row.uuid,
@@ -72,7 +77,7 @@ def instance_of(row: Row[Any], context: MigrationContext | None) -> Instance:
     )
 
 
-def migration_of(row: Row[Any]) -> Migration:
+def migration_of(row: AnyRow) -> Migration:
     """Build a migration from its row."""
     return Migration(
         id=row.id,

@@ -1,6 +1,6 @@
 """The ledger's tables, in one place and for two dialects; what the tables alone can't say is in the triggers.
 
-Invariants of ARCHITECTURE.md that live here, each broken on purpose by raw SQL in ``tests/ledger/test_invariants_sql.py``:
+Invariants of ARCHITECTURE.md that live here; ``tests/ledger/test_invariants_sql.py`` tries to break each by raw SQL:
 
 1. A dedicated CPU is promised once: the primary key of `claim_cpu`. Its rows belong to the *instance*;
    `claim_cpu_link` says which of its claims hold them, so that one CPU may be held by two claims of one guest.
@@ -49,7 +49,7 @@ metadata = MetaData()
 
 
 class epoch_now(FunctionElement[float]):  # noqa: N801  (SQL functions are written in lower case)
-    """The database's own clock: seconds since the epoch, with a fraction. A host with a skewed clock changes nothing."""
+    """The database's own clock, in seconds since the epoch: the clocks of hosts and controllers don't matter."""
 
     type = Float()
     inherit_cache = True

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  (no word of these statements comes from outside this module)
 """What the ledger's tables can't say by keys alone, as SQLite triggers; every message is a stable code of this module.
 
 A trigger that refuses does so with ``RAISE(ABORT)``: the statement fails, the transaction is rolled back by its caller.
@@ -29,6 +30,11 @@ def _refuse(name: str, when: str, code: str, condition: str = "") -> str:
     """Return a trigger `name` that refuses with `code`."""
     clause = f"WHEN {condition} " if condition else ""
     return f"CREATE TRIGGER {name} {when} {clause}BEGIN SELECT RAISE(ABORT, '{code}'); END"
+
+
+def _keep(name_and_when: str, statement: str) -> str:
+    """Return a trigger that keeps a figure right."""
+    return f"CREATE TRIGGER {name_and_when} BEGIN {statement}; END"
 
 
 _SAME_POOL = "host_id = {row}.host_id AND resource = {row}.resource AND cell IN ({row}.cell, -1)"
@@ -70,18 +76,22 @@ TRIGGERS = (
         " AND cell = NEW.cell)",
     ),
     _refuse("claim_amount_limit", "BEFORE INSERT ON claim_amount", "capacity-exceeded", _PAST_THE_LIMIT),
-    "CREATE TRIGGER claim_amount_added AFTER INSERT ON claim_amount BEGIN"
-    f" UPDATE capacity SET used = used + NEW.amount WHERE {_SAME_POOL.format(row='NEW')}; END",
-    "CREATE TRIGGER claim_amount_released AFTER DELETE ON claim_amount BEGIN"
-    f" UPDATE capacity SET used = used - OLD.amount WHERE {_SAME_POOL.format(row='OLD')}; END",
+    _keep(
+        "claim_amount_added AFTER INSERT ON claim_amount",
+        f"UPDATE capacity SET used = used + NEW.amount WHERE {_SAME_POOL.format(row='NEW')}",
+    ),
+    _keep(
+        "claim_amount_released AFTER DELETE ON claim_amount",
+        f"UPDATE capacity SET used = used - OLD.amount WHERE {_SAME_POOL.format(row='OLD')}",
+    ),
     # A CPU that no claim of its instance holds any longer is free.
-    "CREATE TRIGGER claim_cpu_released AFTER DELETE ON claim_cpu_link BEGIN"
-    " DELETE FROM claim_cpu WHERE host_id = OLD.host_id AND cpu = OLD.cpu AND NOT EXISTS"
-    " (SELECT 1 FROM claim_cpu_link WHERE host_id = OLD.host_id AND cpu = OLD.cpu); END",
-    "CREATE TRIGGER claim_added AFTER INSERT ON claim BEGIN"
-    " UPDATE host SET generation = generation + 1 WHERE id = NEW.host_id; END",
-    "CREATE TRIGGER claim_released AFTER DELETE ON claim BEGIN"
-    " UPDATE host SET generation = generation + 1 WHERE id = OLD.host_id; END",
+    _keep(
+        "claim_cpu_released AFTER DELETE ON claim_cpu_link",
+        "DELETE FROM claim_cpu WHERE host_id = OLD.host_id AND cpu = OLD.cpu AND NOT EXISTS"
+        " (SELECT 1 FROM claim_cpu_link WHERE host_id = OLD.host_id AND cpu = OLD.cpu)",
+    ),
+    _keep("claim_added AFTER INSERT ON claim", "UPDATE host SET generation = generation + 1 WHERE id = NEW.host_id"),
+    _keep("claim_released AFTER DELETE ON claim", "UPDATE host SET generation = generation + 1 WHERE id = OLD.host_id"),
     _refuse(
         "claim_second_moves",
         "BEFORE INSERT ON claim",

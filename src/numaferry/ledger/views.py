@@ -1,0 +1,89 @@
+"""One host in one snapshot: what the explanations, the usage and the audit are computed from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from sqlalchemy import or_, select
+
+from numaferry.ledger import schema
+from numaferry.ledger.engine import Store
+from numaferry.ledger.explain import HostExplanation, explain
+from numaferry.ledger.holdings import Holding, load_holdings
+from numaferry.ledger.hosts import HostRecord, load_host, load_observed
+from numaferry.ledger.rows import migration_of
+from numaferry.ledger.states import host_state_of
+from numaferry.model import IN_PROGRESS, HostState, Migration, ObservedUse
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@attrs.frozen(slots=True)
+class Overfull:
+    """A capacity row that reality or an operator lowered below what is promised: closed, and a finding."""
+
+    #: None: the host as a whole.
+    cell: int | None
+    #: "memory_kib", "vcpus" or "page:SIZE".
+    resource: str
+    used: int
+    allowed: int
+
+
+@attrs.frozen(slots=True)
+class HostView:
+    """A host, every claim on it, what is seen there, and the migrations in progress that name it."""
+
+    record: HostRecord
+    holdings: tuple[Holding, ...]
+    observed: tuple[ObservedUse, ...]
+    moves: tuple[Migration, ...]
+    overfull: tuple[Overfull, ...]
+
+    @property
+    def state(self) -> HostState:
+        """What the fit sees."""
+        return host_state_of(self.record, self.holdings, self.observed)
+
+
+class ViewStore(Store):
+    """Reading a whole host."""
+
+    def view(self, name: str) -> HostView:
+        """Return a host with everything on it, of one moment; raises NotFound."""
+        table = schema.migration.c
+        with self._read() as connection:
+            record = load_host(connection, name)
+            moves = connection.execute(
+                select(schema.migration)
+                .where(or_(table.source == name, table.dest == name), table.status.in_(sorted(IN_PROGRESS)))
+                .order_by(table.id)
+            )
+            return HostView(
+                record=record,
+                holdings=load_holdings(connection, record.id),
+                observed=load_observed(connection, record.id),
+                moves=tuple(map(migration_of, moves)),
+                overfull=_overfull(connection, record.id),
+            )
+
+    def explain_host(self, name: str) -> HostExplanation:
+        """Say of every CPU, page pool and memory of a host who holds it, by which claim and why; raises NotFound."""
+        return explain(self.view(name))
+
+
+def _overfull(connection: Connection, host_id: int) -> tuple[Overfull, ...]:
+    table = schema.capacity.c
+    rows = connection.execute(
+        select(schema.capacity)
+        .where(table.host_id == host_id, table.used > table.allowed, table.used > table.total)
+        .order_by(table.cell, table.resource)
+    )
+    return tuple(
+        Overfull(
+            None if row.cell == schema.HOST_CELL else row.cell, row.resource, row.used, max(row.allowed, row.total)
+        )
+        for row in rows
+    )
