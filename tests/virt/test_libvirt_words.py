@@ -9,7 +9,7 @@ from numaferry.model import CpuSet, DomainState, JobInfo, MigrateCall, Ownership
 from numaferry.virt.libvirt import domains, jobs
 from numaferry.virt.libvirt.capabilities import parse_capabilities, with_free_pages
 from numaferry.virt.libvirt.connection import libvirt
-from numaferry.virt.libvirt.vif import link_reason
+from numaferry.virt.links import link_reason
 from numaferry.virt.ownership import manager_of, read_ownership, with_ownership
 
 PREFIXES = {1: "RUNNING", 3: "PAUSED", 5: "SHUTOFF", 6: "CRASHED"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from numaferry.model import VifKind
 from numaferry.virt.libvirt.connection import libvirt
 from numaferry.virt.libvirt.discovery import read_links
+from numaferry.virt.links import link_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,19 +35,6 @@ def _reason(connection: libvirt.virConnect, vif: Vif, links: dict[str, bool] | N
     if vif.kind is VifKind.OTHER or links is None:
         return ""
     return link_reason(vif, links)
-
-
-def link_reason(vif: Vif, links: dict[str, bool]) -> str:
-    """Return why this bridge or macvtap NIC can't be plugged given these links (name → up); "" if it can."""
-    what = "bridge" if vif.kind is VifKind.BRIDGE else "macvtap parent"
-    if not vif.source_dev:
-        return f"NIC {vif.mac}: no {what} is named for it"
-    if vif.source_dev not in links:
-        return f"NIC {vif.mac}: {what} {vif.source_dev} does not exist (links here: {', '.join(sorted(links))})"
-    # a bridge without a carrier still takes a tap; a macvtap on a link that is down passes nothing
-    if vif.kind is VifKind.DIRECT and not links[vif.source_dev]:
-        return f"NIC {vif.mac}: {what} {vif.source_dev} is down"
-    return ""
 
 
 def _network_reason(connection: libvirt.virConnect, vif: Vif) -> str:

@@ -1,0 +1,240 @@
+"""A domain XML as the simulated host reads it: pure, and no more than what starting and moving a guest needs.
+
+The elements are libvirt's (https://libvirt.org/formatdomain.html); which of them may differ on the destination is its
+ABI stability check (libvirt src/conf/domain_conf.c, virDomainDefCheckABIStability).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from lxml import etree
+
+from numaferry.errors import HypervisorError
+from numaferry.model import BASE_PAGE_SIZE_KIB, EMPTY, CpuSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_HUGE_PAGE_KIB = 2048
+
+_KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KiB": 1, "k": 1, "MiB": 1024, "M": 1024, "GiB": 1024**2, "G": 1024**2}
+_SECRETS = ("passwd", "password")
+
+
+@attrs.frozen(slots=True)
+class GuestMemory:
+    """One guest cell's memory: how much, in which pages, on which host cells (None: wherever)."""
+
+    cell: int
+    size_kib: int
+    page_size_kib: int
+    nodes: CpuSet | None
+
+
+@attrs.frozen(slots=True)
+class GuestConfig:
+    """What a domain XML asks of the host that starts it."""
+
+    uuid: str
+    name: str
+    vcpus: int
+    memory: tuple[GuestMemory, ...]
+    #: vCPU → mask that is asked for; a vCPU without one is not in it.
+    vcpu_pins: tuple[tuple[int, CpuSet], ...]
+    emulator_pin: CpuSet | None
+    iothread_pins: tuple[tuple[int, CpuSet | None], ...]
+    #: Host cells of ``<numatune>`` altogether.
+    nodes: CpuSet
+    #: (interface type, bridge or device) of each NIC.
+    links: tuple[tuple[str, str], ...]
+    #: What must be the same on the destination: what it is → its value.
+    abi: tuple[tuple[str, str], ...]
+
+    @property
+    def memory_kib(self) -> int:
+        """The guest's whole memory."""
+        return sum(cell.size_kib for cell in self.memory)
+
+
+def read_config(xml: str) -> GuestConfig:
+    """Read a domain XML. Raises HypervisorError, with libvirt's words, for one that is none."""
+    try:
+        root = etree.fromstring(xml)
+    except etree.XMLSyntaxError as error:
+        raise HypervisorError(f"(domain_definition): {error}", hint="this is no XML") from error
+    name = root.findtext("name")
+    if root.tag != "domain" or not name:
+        raise HypervisorError("XML error: missing domain name", hint="a domain XML is needed")
+    memory = _memory(root)
+    return GuestConfig(
+        uuid=root.findtext("uuid") or "",
+        name=name,
+        vcpus=int(root.findtext("vcpu") or 1),
+        memory=memory,
+        vcpu_pins=_vcpu_pins(root),
+        emulator_pin=_emulator_pin(root),
+        iothread_pins=_iothread_pins(root),
+        nodes=_tuned_nodes(root, memory),
+        links=tuple(
+            (nic.get("type", ""), source.get("bridge") or source.get("dev") or source.get("network") or "")
+            for nic in root.iterfind("devices/interface")
+            if (source := nic.find("source")) is not None
+        ),
+        abi=_abi(root, memory),
+    )
+
+
+def _size_kib(element: etree._Element | None, text: str | None) -> int:
+    unit = "KiB" if element is None else element.get("unit", "KiB")
+    return int(int(text or 0) * _KIB.get(unit, 1))
+
+
+def _memory(root: etree._Element) -> tuple[GuestMemory, ...]:
+    tune = root.find("numatune/memory")
+    default = _cpus(tune, "nodeset")
+    per_cell = {int(node.get("cellid", "0")): _cpus(node, "nodeset") for node in root.iterfind("numatune/memnode")}
+    cells = root.findall("cpu/numa/cell")
+    if not cells:
+        whole = root.find("memory")
+        size_kib = _size_kib(whole, whole.text if whole is not None else "0")
+        return (GuestMemory(0, size_kib, _page_size_kib(root, 0), default),)
+    found = []
+    for index, cell in enumerate(cells):
+        number = int(cell.get("id", str(index)))
+        nodes = per_cell.get(number, default)
+        found.append(GuestMemory(number, _size_kib(cell, cell.get("memory")), _page_size_kib(root, number), nodes))
+    return tuple(found)
+
+
+def _page_size_kib(root: etree._Element, cell: int) -> int:
+    """Return the page size of a guest cell: its own ``<page nodeset=>``, the one for all, or the base size."""
+    huge = root.find("memoryBacking/hugepages")
+    if huge is None:
+        return BASE_PAGE_SIZE_KIB
+    pages = huge.findall("page")
+    if not pages:
+        return DEFAULT_HUGE_PAGE_KIB
+    own = [page for page in pages if cell in CpuSet.parse(page.get("nodeset", ""))]
+    for_all = [page for page in pages if page.get("nodeset") is None]
+    chosen = own or for_all
+    return _size_kib(chosen[0], chosen[0].get("size")) if chosen else BASE_PAGE_SIZE_KIB
+
+
+def _cpus(element: etree._Element | None, attribute: str) -> CpuSet | None:
+    text = None if element is None else element.get(attribute)
+    return CpuSet.parse(text) if text else None
+
+
+def _vcpu_pins(root: etree._Element) -> tuple[tuple[int, CpuSet], ...]:
+    count = int(root.findtext("vcpu") or 1)
+    floating = _cpus(root.find("vcpu"), "cpuset")
+    pins = {} if floating is None else dict.fromkeys(range(count), floating)
+    for pin in root.iterfind("cputune/vcpupin"):
+        pins[int(pin.get("vcpu", "0"))] = CpuSet.parse(pin.get("cpuset", ""))
+    return tuple(sorted(pins.items()))
+
+
+def _emulator_pin(root: etree._Element) -> CpuSet | None:
+    return _cpus(root.find("cputune/emulatorpin"), "cpuset") or _cpus(root.find("vcpu"), "cpuset")
+
+
+def _iothread_pins(root: etree._Element) -> tuple[tuple[int, CpuSet | None], ...]:
+    count = int(root.findtext("iothreads") or 0)
+    pins: dict[int, CpuSet | None] = dict.fromkeys(range(1, count + 1), _cpus(root.find("vcpu"), "cpuset"))
+    for pin in root.iterfind("cputune/iothreadpin"):
+        pins[int(pin.get("iothread", "0"))] = CpuSet.parse(pin.get("cpuset", ""))
+    return tuple(sorted(pins.items()))
+
+
+def _tuned_nodes(root: etree._Element, memory: tuple[GuestMemory, ...]) -> CpuSet:
+    nodes = _cpus(root.find("numatune/memory"), "nodeset") or EMPTY
+    for cell in memory:
+        nodes |= cell.nodes or EMPTY
+    return nodes
+
+
+def _abi(root: etree._Element, memory: tuple[GuestMemory, ...]) -> tuple[tuple[str, str], ...]:
+    os_type = root.find("os/type")
+    cells = [(cell.cell, cell.size_kib) for cell in memory]
+    nics = [
+        (nic.find("mac"), nic.find("model"), nic.find("mtu"), nic.find("driver"))
+        for nic in root.iterfind("devices/interface")
+    ]
+    return (
+        ("name", root.findtext("name") or ""),
+        ("uuid", root.findtext("uuid") or ""),
+        ("vCPU count", root.findtext("vcpu") or "1"),
+        ("max memory", str(sum(size for _, size in cells))),
+        ("NUMA cells", repr(cells)),
+        ("NUMA cells' CPUs", repr([cell.get("cpus") for cell in root.iterfind("cpu/numa/cell")])),
+        ("OS type machine", "" if os_type is None else os_type.get("machine", "")),
+        ("network cards", repr([[sorted(part.items()) for part in nic if part is not None] for nic in nics])),
+    )
+
+
+def abi_difference(source: GuestConfig, dest: GuestConfig) -> str:
+    """Return libvirt's sentence about the first thing that must not differ, or ""."""
+    for (what, mine), (_, theirs) in zip(source.abi, dest.abi, strict=True):
+        if mine != theirs:
+            return f"unsupported configuration: Target domain {what} {theirs} does not match source {mine}"
+    return ""
+
+
+def with_uuid(xml: str, uuid: str) -> str:
+    """Return the XML with this UUID where it has none, as libvirt gives one."""
+    root = etree.fromstring(xml)
+    if root.findtext("uuid"):
+        return xml
+    name = root.find("name")
+    element = etree.Element("uuid")
+    element.text = uuid
+    root.insert(0 if name is None else root.index(name) + 1, element)
+    return etree.tostring(root, encoding="unicode")
+
+
+def with_pins(xml: str, vcpus: Mapping[int, CpuSet], emulator: CpuSet | None) -> str:
+    """Return the XML with these pins in ``<cputune>``."""
+    root = etree.fromstring(xml)
+    tune = root.find("cputune")
+    if tune is None:
+        vcpu = root.find("vcpu")
+        tune = etree.Element("cputune")
+        root.insert(len(root) if vcpu is None else root.index(vcpu) + 1, tune)
+    for vcpu_id, cpus in sorted(vcpus.items()):
+        pin = next((pin for pin in tune.findall("vcpupin") if pin.get("vcpu") == str(vcpu_id)), None)
+        if pin is None:
+            pin = etree.SubElement(tune, "vcpupin", vcpu=str(vcpu_id))
+        pin.set("cpuset", str(cpus))
+    if emulator is not None:
+        pin = tune.find("emulatorpin")
+        if pin is None:
+            pin = etree.SubElement(tune, "emulatorpin")
+        pin.set("cpuset", str(emulator))
+    return etree.tostring(root, encoding="unicode")
+
+
+def without_secrets(xml: str) -> str:
+    """Return the XML as libvirt tells it without VIR_DOMAIN_XML_SECURE."""
+    root = etree.fromstring(xml)
+    for element in root.iter():
+        for secret in _SECRETS:
+            if secret in element.attrib:
+                del element.attrib[secret]
+    return etree.tostring(root, encoding="unicode")
+
+
+def with_id(xml: str, number: int) -> str:
+    """Return the XML with the running domain's id, as live XML has it."""
+    root = etree.fromstring(xml)
+    root.set("id", str(number))
+    return etree.tostring(root, encoding="unicode")
+
+
+def without_id(xml: str) -> str:
+    """Return the XML without the running domain's id, as migratable and inactive XML are."""
+    root = etree.fromstring(xml)
+    if "id" in root.attrib:
+        del root.attrib["id"]
+    return etree.tostring(root, encoding="unicode")
