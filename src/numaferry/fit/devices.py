@@ -75,7 +75,7 @@ class Devices:
         return not self._slots and not self.networks
 
     def far(self, cells: int) -> int | None:
-        """Return how many devices would at least be away from these host cells; None where the requests can't be met."""
+        """Return how many devices would at least be away from these host cells; None where they can't be had."""
         if self.trivial:
             return 0
         key = cells & self.relevant

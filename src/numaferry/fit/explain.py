@@ -49,7 +49,7 @@ def floating_misfit(
     reason = shortages[0].sentence
     if not explain:
         return Misfit(host.name, reason)
-    return Misfit(host.name, reason, tuple(shortages), floating_suggestions(host, request, short))
+    return Misfit(host.name, reason, tuple(shortages), floating_suggestions(host, request))
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------------
@@ -71,7 +71,8 @@ def _cpu_shortages(pairs: Pairs, guest: Guest, room: Room) -> list[Shortage]:
         needed, free = check(guest, room)
         if needed > free:
             units = _UNITS.get(resource) or _THREADS[pairs.thread_policy or ""]
-            found.append(_shortage(resource, needed, max(0, free), guest, room, units))
+            words = f"needs {needed} {units}, {max(0, free)} free, {needed - max(0, free)} missing"
+            found.append(_shortage(resource, (needed, max(0, free)), guest, room, words))
     return found
 
 
@@ -102,8 +103,8 @@ def _memory_shortages(pairs: Pairs, guest: Guest, room: Room) -> list[Shortage]:
     return [Shortage("pages", needed, free, room.id, guest.id, size, _sentence(guest, room, words))]
 
 
-def _shortage(resource: str, needed: int, free: int, guest: Guest, room: Room, units: str) -> Shortage:
-    words = f"needs {needed} {units}, {free} free, {needed - free} missing"
+def _shortage(resource: str, numbers: tuple[int, int], guest: Guest, room: Room, words: str) -> Shortage:
+    needed, free = numbers
     return Shortage(resource, needed, free, room.id, guest.id, None, _sentence(guest, room, words))
 
 

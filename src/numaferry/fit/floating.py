@@ -42,7 +42,7 @@ def memory_free_kib(host: HostState) -> int:
 
 
 def base_memory_free_kib(host: HostState) -> int:
-    """Return how much more memory in base pages the host may promise; pools of huge pages are no use to a floating guest."""
+    """Return how much more memory in base pages the host may promise; huge pages are no use to a floating guest."""
     ratio = host.limits.ram_allocation_ratio if host.limits else 1.0
     bases = [cell.pages[0] for cell in host.cells if cell.pages]
     if not bases:
@@ -70,7 +70,7 @@ def totals_for_floating(host: HostState, request: NumaRequest) -> list[Total]:
 
 
 def totals_for_bound(host: HostState, request: NumaRequest) -> list[Total]:
-    """Return what a guest with cells needs of the host as a whole, beside what floats there; empty where nothing does."""
+    """Return what a guest with cells needs of the host as a whole beside what floats; empty where nothing does."""
     rows: list[Total] = []
     if host.limits is None:
         return rows

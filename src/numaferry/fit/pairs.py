@@ -141,6 +141,15 @@ class Pairs:
                 return 0
         return self.page_choice(guest, room)
 
+    def fits_room(self, guest: Guest, room: Room) -> bool:
+        """Tell whether the guest cell fits on a host cell that need not be one of this host (nothing is remembered)."""
+        return bool(self._answer(guest, room))
+
+    def cpus_suffice(self, guest: Guest, room: Room) -> bool:
+        """Tell the same of dedicated CPUs and the thread policy alone."""
+        checks = [check for name, check in self.checks if name in {"dedicated-cpus", "threads"}]
+        return all(needed <= free for needed, free in (check(guest, room) for check in checks))
+
     def row(self, guest: Guest) -> int:
         """Return the host cells that this guest cell fits on, as a mask of their numbers."""
         mask = 0
@@ -184,7 +193,7 @@ class Pairs:
 
     @staticmethod
     def _cores(guest: Guest, room: Room) -> Numbers:
-        """`isolate`: a wholly free core each; the emulator's CPU on another core, which must be whole if none else is."""
+        """`isolate`: a wholly free core each; the emulator's CPU on another core, a whole one if no other is there."""
         needed = guest.pinned
         if guest.emulator:
             on_whole = sum(core.bit_count() for core in whole_cores(room.core_masks(), room.free))
