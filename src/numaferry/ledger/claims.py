@@ -16,8 +16,9 @@ import attrs
 from sqlalchemy import delete, insert, select, update
 
 from numaferry.errors import ClaimLost, Conflict, LedgerError, NoFit, NumaferryError
+from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
-from numaferry.ledger.adoption import adoptable
+from numaferry.ledger.adoption import Adoptable, adoptable
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim, refuse_unconfirmed, release_claim
 from numaferry.ledger.engine import Store
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from numaferry.ledger.rows import AnyRow
+    from numaferry.model import InstanceNumaTopology
 
 #: `numaferry.fit.numa_fit_instance_to_host`, or what a test puts in its place.
 Fit = Callable[[HostState, NumaRequest], Placement | Misfit]
@@ -91,13 +93,6 @@ class MoveClaim:
     placement: Placement
 
 
-def _fit(host: HostState, request: NumaRequest) -> Placement | Misfit:
-    """Run the exact solver; imported when it is first needed."""
-    from numaferry.fit import numa_fit_instance_to_host  # noqa: PLC0415  (the solver is no cost to who only reads)
-
-    return numa_fit_instance_to_host(host, request)
-
-
 class ClaimStore(Store):
     """Claiming and releasing."""
 
@@ -116,30 +111,29 @@ class ClaimStore(Store):
                     f"instance {known.name} ({instance.uuid}) is in the ledger already, on {known.host_name}",
                     hint=f"numaferry instance show {known.name}",
                 )
-            got = adoptable(
-                record, load_holdings(connection, record.id), load_observed(connection, record.id), instance
-            )
-            promise = Promise.CONFLICTED if got.conflicts else Promise.KEPT
-            if instance.numa_topology is None:
-                promise = Promise.FLOATING
-            rows = ClaimRows(
-                instance_uuid=instance.uuid,
-                host_id=record.id,
-                slot=0,
-                numa_topology=instance.numa_topology,
-                promise=promise,
-                cause=f"adopted on {record.name}",
-                cpus=got.cpus,
-                amounts=got.amounts,
-                pci_devices=instance.pci_devices,
-                vifs=instance.vifs,
-            )
+            rows, got = _own_rows(connection, record, instance, f"adopted on {record.name}")
             _insert_instance(connection, instance, rows)
-            but = f", but {'; '.join(got.conflicts)}" if got.conflicts else ""
-            sentence = f"{instance.name} adopted on {record.name} with CPUs {CpuSet.of(got.cpus) or 'none'}{but}"
-            write_event(connection, "adopted", sentence, host=record.name, instance_uuid=instance.uuid)
-            stored = load_instance(connection, instance.uuid)
-            return InstanceClaim(rows.id, stored, got.contested_cpus, got.conflicts)
+            return _told(connection, "adopted", record, rows, got)
+
+    def reclaim_instance(self, instance_uuid: str, numa_topology: InstanceNumaTopology | None) -> InstanceClaim:
+        """Claim anew what a guest really has on its host: the way out of `conflicted`, and how a promise is repaired.
+
+        One transaction: the old claim is released and the new one made, under the rules of `claim_instance`. Raises
+        NotFound, NotConfirmed, Conflict while the instance is being moved.
+        """
+        with self._write() as connection:
+            row = load_row(connection, instance_uuid)
+            refuse_in_progress(connection, instance_uuid, row.name)
+            record = load_host(connection, row.host_name)
+            refuse_unconfirmed(record)
+            instance = attrs.evolve(load_instance(connection, instance_uuid), numa_topology=numa_topology)
+            release_claim(connection, row.current_claim)
+            rows, got = _own_rows(connection, record, instance, f"claimed anew on {record.name}")
+            insert_claim(connection, rows)
+            connection.execute(
+                update(schema.instance).where(schema.instance.c.uuid == instance_uuid).values(current_claim=rows.id)
+            )
+            return _told(connection, "reclaimed", record, rows, got)
 
     def forget_instance(self, instance_uuid: str) -> None:
         """Release everything an instance holds and forget it; raises NotFound, Conflict while it is being moved."""
@@ -167,7 +161,7 @@ class ClaimStore(Store):
         vifs: Links | None = None,
         bandwidth_mib_s: int = 0,
         controller: str = "",
-        fit: Fit = _fit,
+        fit: Fit = numa_fit_instance_to_host,
         migration_uuid: str | None = None,
     ) -> MoveClaim:
         """Choose the first candidate that fits and claim there, in one transaction (nova: live_migration_claim).
@@ -208,8 +202,8 @@ class ClaimStore(Store):
                 )
                 _tell(connection, migration, "move-claimed", sentence)
                 return MoveClaim(rows.id, migration, load_instance(connection, instance_uuid), placement)
-            if len(candidates) == 1:
-                refuse_unconfirmed(load_host(connection, candidates[0]))
+            for record in _all_closed(connection, candidates):
+                refuse_unconfirmed(record)
             raise _no_fit(instance, tuple(misfits))
 
     def confirm_migration(self, migration_id: int | str, *, status: MigrationStatus | None = None) -> Migration:
@@ -280,6 +274,42 @@ def load_state(connection: Connection, record: HostRecord, *, ignore_instance: s
         load_observed(connection, record.id),
         ignore_instance=ignore_instance,
     )
+
+
+def _all_closed(connection: Connection, candidates: Sequence[str]) -> list[HostRecord]:
+    """Return the candidates if nothing could be claimed on any of them, else nothing."""
+    records = [load_host(connection, name) for name in candidates]
+    return [] if any(record.claimable for record in records) else records
+
+
+def _own_rows(
+    connection: Connection, record: HostRecord, instance: Instance, cause: str
+) -> tuple[ClaimRows, Adoptable]:
+    """Return the claim of a guest on the host where it runs: what of its own it may claim."""
+    got = adoptable(record, load_holdings(connection, record.id), load_observed(connection, record.id), instance)
+    promise = Promise.CONFLICTED if got.conflicts else Promise.KEPT
+    rows = ClaimRows(
+        instance_uuid=instance.uuid,
+        host_id=record.id,
+        slot=0,
+        numa_topology=instance.numa_topology,
+        promise=Promise.FLOATING if instance.numa_topology is None else promise,
+        cause=cause,
+        cpus=got.cpus,
+        amounts=got.amounts,
+        pci_devices=instance.pci_devices,
+        vifs=instance.vifs,
+    )
+    return rows, got
+
+
+def _told(connection: Connection, kind: str, record: HostRecord, rows: ClaimRows, got: Adoptable) -> InstanceClaim:
+    """Write the event of a claim that an instance has where it runs, and return the claim."""
+    stored = load_instance(connection, rows.instance_uuid)
+    but = f", but {'; '.join(got.conflicts)}" if got.conflicts else ""
+    sentence = f"{stored.name} {rows.cause} with CPUs {CpuSet.of(got.cpus) or 'none'}{but}"
+    write_event(connection, kind, sentence, host=record.name, instance_uuid=stored.uuid)
+    return InstanceClaim(rows.id, stored, got.contested_cpus, got.conflicts)
 
 
 def _insert_instance(connection: Connection, instance: Instance, rows: ClaimRows) -> None:
@@ -411,7 +441,7 @@ def _end(connection: Connection, migration: Migration, status: MigrationStatus, 
     connection.execute(update(schema.migration).where(schema.migration.c.id == migration.id).values(values))
     because = f": {reason}" if reason else ""
     sentence = f"migration {migration.id} is {status}{because}"
-    write_event(connection, "migration", sentence, instance_uuid=migration.instance_uuid, migration_id=migration.id)
+    _tell(connection, migration, "migration", sentence)
 
 
 def _tell(connection: Connection, migration: Migration, kind: str, sentence: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from numaferry.errors import Conflict
+from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import move_request
 from numaferry.ledger.claim_rows import refuse_unconfirmed
 from numaferry.model import Misfit, Placement
@@ -42,7 +43,7 @@ def select_destinations(
     *,
     dest: str | None = None,
     request: NumaRequest | None = None,
-    fit: Fit | None = None,
+    fit: Fit = numa_fit_instance_to_host,
 ) -> Destinations:
     """Return hosts that take the instance by their present state, the best first, with a misfit for each other.
 
@@ -50,7 +51,6 @@ def select_destinations(
     the instance's own with the source's page sizes unless given.
     """
     wanted = request if request is not None else move_request(instance)
-    solver = fit if fit is not None else _fit
     records = ledger.hosts() if dest is None else (_named(ledger, instance, dest),)
     fits: list[tuple[tuple[object, ...], str]] = []
     misfits: list[Misfit] = []
@@ -61,7 +61,7 @@ def select_destinations(
             misfits.append(Misfit(record.name, refusal))
             continue
         state = ledger.host_state(record.name)
-        answer = solver(state, wanted)
+        answer = fit(state, wanted)
         if isinstance(answer, Misfit):
             misfits.append(answer)
         else:
@@ -93,10 +93,3 @@ def _refusal(record: HostRecord) -> str:
     if not record.claimable:
         return f"host {record.name} is {record.state}: {record.state_reason or 'no reason noted'}"
     return ""
-
-
-def _fit(state: HostState, request: NumaRequest) -> Placement | Misfit:
-    """Run the exact solver."""
-    from numaferry.fit import numa_fit_instance_to_host  # noqa: PLC0415  (imported when it is first needed)
-
-    return numa_fit_instance_to_host(state, request)
