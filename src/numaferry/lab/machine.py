@@ -22,10 +22,12 @@ QEMU_LOG = "qemu.log"
 CPU = {"tcg": "max,family=23,model=1,topoext=on,x-force-features=on", "kvm": "host"}
 ACCELERATOR = {"tcg": "tcg,thread=multi,tb-size=512", "kvm": "kvm"}
 
-# loglevel 4: a serial console is slow; expedited RCU and no watchdogs: an emulated CPU waits long for grace periods
+# loglevel 4: a serial console is slow; expedited RCU and no watchdogs: an emulated CPU waits long for grace periods.
+# tsc=reliable: else Linux calls the emulated TSC unstable and reads the HPET, every read a trap under QEMU's one lock:
+# twice the boot time, and stalled CPUs as soon as nested guests run.
 KERNEL_LINE = (
     "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr audit=0 apparmor=0 selinux=0 nowatchdog "
-    "rcupdate.rcu_expedited=1 random.trust_cpu=on"
+    "rcupdate.rcu_expedited=1 random.trust_cpu=on tsc=reliable"
 )
 
 
