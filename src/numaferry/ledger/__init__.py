@@ -7,13 +7,15 @@ a snapshot, everything after is work that the ledger already allows.
 from __future__ import annotations
 
 from numaferry.ledger.amounts import move_request
-from numaferry.ledger.claims import ClaimStore, Fit, InstanceClaim, Links, MoveClaim
+from numaferry.ledger.claims import ClaimStore, InstanceClaim, MoveClaim
 from numaferry.ledger.engine import ledger_path, open_engine
 from numaferry.ledger.events import Event, EventStore
 from numaferry.ledger.findings import FindingStore, StoredFinding
+from numaferry.ledger.flip import FlipStore
 from numaferry.ledger.hosts import HostRecord, HostStore
 from numaferry.ledger.instances import InstanceStore
 from numaferry.ledger.migrations import MigrationStore
+from numaferry.ledger.moves import Fit, Links, MoveStore
 from numaferry.ledger.views import HostView, Overfull, ViewStore
 from numaferry.model import ObservedUse
 
@@ -34,7 +36,9 @@ __all__ = [
 ]
 
 
-class Ledger(HostStore, InstanceStore, ClaimStore, MigrationStore, EventStore, FindingStore, ViewStore):
+class Ledger(
+    HostStore, InstanceStore, ClaimStore, MoveStore, FlipStore, MigrationStore, EventStore, FindingStore, ViewStore
+):
     """One open ledger. Safe to use from several threads; every method is one transaction.
 
     Any method may raise LedgerUnusable (locked, read-only, disk full, ...; the hint says what to do).

@@ -13,6 +13,8 @@ from numaferry.ledger.engine import Store
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from numaferry.model import Migration
+
 
 @attrs.frozen(slots=True)
 class Event:
@@ -47,6 +49,18 @@ def write_event(
             instance_uuid=instance_uuid,
             migration_id=migration_id,
         )
+    )
+
+
+def write_migration_event(connection: Connection, migration: Migration, kind: str, sentence: str) -> None:
+    """Add an event that is found by migration, by instance, and by destination."""
+    write_event(
+        connection,
+        kind,
+        sentence,
+        host=migration.dest,
+        instance_uuid=migration.instance_uuid,
+        migration_id=migration.id,
     )
 
 

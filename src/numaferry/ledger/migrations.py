@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from numaferry.errors import Ambiguous, Conflict, InvalidInput, NotFound
 from numaferry.ledger import schema
 from numaferry.ledger.engine import Store
-from numaferry.ledger.events import write_event
+from numaferry.ledger.events import write_migration_event
 from numaferry.ledger.rows import migration_of
 from numaferry.model import IN_PROGRESS, Migration, MigrationStatus
 from numaferry.model.codec import dumps
@@ -109,14 +109,7 @@ class MigrationStore(Store):
                 _refuse_leak(connection, old, status)
             values["updated_at"] = schema.epoch_now()
             connection.execute(update(schema.migration).where(_TABLE.id == old.id).values(values))
-            write_event(
-                connection,
-                "migration",
-                sentence,
-                host=old.dest,
-                instance_uuid=old.instance_uuid,
-                migration_id=old.id,
-            )
+            write_migration_event(connection, old, "migration", sentence)
             return load_migration(connection, old.id)
 
     def request_abort(self, migration_id: int | str) -> Migration:
@@ -132,9 +125,7 @@ class MigrationStore(Store):
                     .values(abort_requested=True, updated_at=schema.epoch_now())
                 )
                 sentence = f"abort of migration {old.id} requested"
-                write_event(
-                    connection, "abort-requested", sentence, instance_uuid=old.instance_uuid, migration_id=old.id
-                )
+                write_migration_event(connection, old, "abort-requested", sentence)
             return load_migration(connection, old.id)
 
 

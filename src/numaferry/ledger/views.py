@@ -69,6 +69,14 @@ class ViewStore(Store):
                 overfull=_overfull(connection, record.id),
             )
 
+    def host_state(self, name: str, *, ignore_instance: str | None = None) -> HostState:
+        """Return what the fit sees of a host: capacity less claims less what others are seen to use.
+
+        `ignore_instance` (a UUID) is left out of both. Raises NotFound.
+        """
+        with self._read() as connection:
+            return load_state(connection, load_host(connection, name), ignore_instance=ignore_instance)
+
     def explain_host(self, name: str) -> HostExplanation:
         """Say of every CPU, page pool and memory of a host who holds it, by which claim and why; raises NotFound."""
         return explain(self.view(name))
@@ -86,4 +94,14 @@ def _overfull(connection: Connection, host_id: int) -> tuple[Overfull, ...]:
             None if row.cell == schema.HOST_CELL else row.cell, row.resource, row.used, max(row.allowed, row.total)
         )
         for row in rows
+    )
+
+
+def load_state(connection: Connection, record: HostRecord, *, ignore_instance: str | None = None) -> HostState:
+    """Return the state of a host within the running transaction."""
+    return host_state_of(
+        record,
+        load_holdings(connection, record.id),
+        load_observed(connection, record.id),
+        ignore_instance=ignore_instance,
     )
