@@ -153,7 +153,7 @@ def _numatune(spec: GuestSpec) -> list[etree._Element]:
 def _os(spec: GuestSpec) -> etree._Element:
     words = [f"dirty={spec.dirty_mib}"]
     if spec.image.kind == "linux":
-        words = ["console=ttyS0", "quiet", "panic=-1", "mitigations=off", "nokaslr", *words]
+        words = ["console=ttyS0", "quiet", "loglevel=2", "panic=-1", "mitigations=off", "nokaslr", *words]
         words += [f"address={spec.address}"] if spec.address else []
     parts = [element("type", "hvm", arch="x86_64", machine="q35"), element("kernel", str(spec.image.kernel))]
     if spec.image.initrd:
