@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import libvirt
 import pytest
+from attrs import frozen
 
 from numaferry.errors import EnvironmentLacking
 from numaferry.lab import control
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
 
     from numaferry.lab.model import Kind, Lab
 
+# how many test runs may share this machine
+SLOTS = 16
 # two cells with SMT, and a host that differs in all of it
 HOSTS = ("2 cells x 2 cores x 2 threads, 1536M, 2M:128", "2 cells x 4 cores, 1G, 2M:64")
 
@@ -69,3 +76,57 @@ def _traces(*marks: str) -> list[str]:
 def traces() -> Callable[..., list[str]]:
     """Return the function that lists what on this machine bears a mark; other labs may run at the same time."""
     return _traces
+
+
+@frozen
+class TimedLab:
+    """A lab and the seconds that its `up` took."""
+
+    lab: Lab
+    up_s: float
+
+
+@pytest.fixture(scope="session")
+def lab_name() -> Iterator[str]:
+    """A lab name that no other test run on this machine uses now; a run that was killed leaves it to the next one."""
+    for slot in range(SLOTS):
+        with socket.socket(socket.AF_UNIX) as guard:
+            try:
+                guard.bind(f"\0numaferry-test-slot-{slot}")
+            except OSError:
+                continue
+            yield f"test-{slot}"
+            return
+    pytest.fail(f"{SLOTS} test runs are on this machine already")
+
+
+@pytest.fixture(scope="session")
+def timed_namespaces_lab(lab_name: str) -> Iterator[TimedLab]:
+    """Two libvirtds in namespaces, for the whole test run, with the time it took."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    control.down(name=lab_name)
+    began = time.monotonic()
+    made = control.up("namespaces", name=lab_name)
+    yield TimedLab(lab=made, up_s=time.monotonic() - began)
+    control.down(name=lab_name)
+
+
+@pytest.fixture(scope="session")
+def namespaces_lab(timed_namespaces_lab: TimedLab) -> Lab:
+    """Two libvirtds in namespaces, for the whole test run. CPUs and pages are the machine's, shared by both."""
+    return timed_namespaces_lab.lab
+
+
+@pytest.fixture
+def connections(namespaces_lab: Lab) -> Iterator[list[Any]]:
+    """A connection to each host; every guest is destroyed and undefined afterwards."""
+    opened: list[Any] = [libvirt.open(host.uri) for host in namespaces_lab.hosts]
+    yield opened
+    for connection in opened:
+        for domain in connection.listAllDomains():
+            if domain.isActive():
+                domain.destroy()
+        for domain in connection.listAllDomains():
+            domain.undefine()
+        connection.close()

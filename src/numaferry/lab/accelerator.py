@@ -76,5 +76,5 @@ def _probe(kernel: Kernel, busybox: Path) -> Choice:
             return Choice("tcg", f"this machine's KVM did not boot a Linux kernel within {LIMIT_S:g} s")
         if "NUMAFERRY probed" in done.stdout:
             return Choice("kvm", f"this machine's KVM booted a Linux kernel in {time.monotonic() - began:.1f} s")
-        said = (done.stderr.strip() or "no reason given").splitlines()[-1]
-        return Choice("tcg", f"this machine's KVM runs no Linux kernel: {said}")
+        said = (done.stderr.strip() or f"QEMU ended with {done.returncode}").splitlines()[-1]
+        return Choice("tcg", f"this machine's KVM runs no Linux kernel ({said[-120:]})")

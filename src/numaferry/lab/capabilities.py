@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +54,12 @@ def kept(kernel: Kernel, accelerator: str) -> tuple[Path, ...]:
 def keep(kernel: Kernel, accelerator: str, found: Sequence[Path]) -> None:
     """Keep the files that a host's libvirtd made, whole or not at all; an existing set is replaced."""
     final = directory(kernel, accelerator)
-    draft = final.with_name(f"{final.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=final.parent, prefix="draft-"))
     for path in found:
         shutil.copyfile(path, draft / path.name)
     shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
+    try:
+        draft.rename(final)
+    except OSError:  # another lab was quicker, with the same files
+        shutil.rmtree(draft)

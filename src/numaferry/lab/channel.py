@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from numaferry.errors import HostUnreachable
+from numaferry.errors import HostUnreachable, InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TIMED_OUT = 124
+# Linux takes no longer word than 128 KiB, and base64 makes four of three
+MAX_COMMAND = 90_000
 # what a host under emulation may need beyond the command's own time: start a shell, encode the output
 GRACE_S = 30.0
 
@@ -121,8 +122,13 @@ def _exchange(connection: socket.socket, command: str, timeout_s: float, deadlin
 def request(path: Path, command: str, timeout_s: float, *, grace_s: float = GRACE_S) -> ExecResult:
     """Run `command` in the host behind the socket `path`; its exit code is 124 when it took longer than `timeout_s`.
 
-    Raises HostUnreachable when the host doesn't answer within `timeout_s` and `grace_s` seconds of its turn.
+    Raises InvalidInput for a command of more than 90 000 characters, HostUnreachable when the host doesn't answer
+    within `timeout_s` and `grace_s` seconds of its turn.
     """
+    if len(command) > MAX_COMMAND:
+        raise InvalidInput(
+            f"a command of {len(command)} characters; {MAX_COMMAND} is the most", hint="put it into the common folder"
+        )
     try:
         with _turn(path, time.monotonic() + timeout_s + grace_s):
             deadline = time.monotonic() + timeout_s + grace_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, get_args
 
@@ -58,6 +59,12 @@ def up(kind: model.Kind, notations: tuple[str, ...], name: str) -> None:
         click.echo(f"{host.name}  {host.uri}  {host.notation}")
 
 
+def _condition(host: model.LabHost) -> str:
+    if not host.alive:
+        return "DIED"
+    return "libvirt answers" if host.answers() else "runs, but libvirt DOES NOT ANSWER"
+
+
 @lab.command()
 @_name
 @click.option("--format", "-f", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -73,7 +80,14 @@ def status(name: str, form: str) -> None:
             "directory": str(now.directory),
             "kind": now.lab and now.lab.kind,
             "hosts": [
-                {"name": host.name, "uri": host.uri, "alive": host.alive, "notation": host.notation} for host in hosts
+                {
+                    "name": host.name,
+                    "uri": host.uri,
+                    "alive": host.alive,
+                    "libvirt": host.answers(),
+                    "notation": host.notation,
+                }
+                for host in hosts
             ],
         }
         click.echo(json.dumps(told, indent=1))
@@ -84,7 +98,7 @@ def status(name: str, form: str) -> None:
         + f", in {now.directory}"
     )
     for host in hosts:
-        click.echo(f"{host.name}  {host.uri}  {'runs' if host.alive else 'DIED'}  {host.notation}")
+        click.echo(f"{host.name}  {host.uri}  {_condition(host)}  {host.notation}")
 
 
 @lab.command(name="exec", context_settings={"ignore_unknown_options": True})
@@ -94,8 +108,12 @@ def status(name: str, form: str) -> None:
 @_name
 @_examples("numaferry lab exec alpha -- virsh list --all")
 def execute(host: str, command: tuple[str, ...], timeout_s: float, name: str) -> None:
-    """Run a shell command as root inside a host; its exit code is this command's."""
-    result = model.load(lab_directory(name)).host(host).exec(" ".join(command), timeout_s)
+    """Run a command as root inside a host; a single word is given to the host's shell. Its exit code is this one's."""
+    result = (
+        model.load(lab_directory(name))
+        .host(host)
+        .exec(command[0] if len(command) == 1 else shlex.join(command), timeout_s)
+    )
     click.echo(result.output, nl=False)
     sys.exit(result.exit_code)
 

@@ -95,7 +95,8 @@ def up(
 ) -> Lab:
     """Bring a lab of `kind` up and return it; one that is up already, with the same hosts, is returned as it is.
 
-    `notations` describes the hosts, one each (the kind's default without). Raises Conflict when another lab is in the
+    `notations` describes the hosts, one each; without, a lab that is up is taken as it is, a new one gets its kind's
+    default. Raises Conflict when another lab is in the
     same place or is just being changed, EnvironmentLacking when the machine can't carry it.
     """
     maker = _maker(kind)
@@ -104,7 +105,7 @@ def up(
     with locked(where):
         now = status(name, where)
         if now.state == "up" and now.lab is not None:
-            return _same(now.lab, kind, wanted)
+            return _same(now.lab, kind, tuple(notations))
         maker.check(wanted)
         if now.state != "down":
             say(f"cleaning up what an earlier lab left in {where}")
@@ -112,9 +113,10 @@ def up(
         return _build(maker, name, where, wanted, say)
 
 
-def _same(lab: Lab, kind: Kind, wanted: tuple[str, ...]) -> Lab:
+def _same(lab: Lab, kind: Kind, asked: tuple[str, ...]) -> Lab:
     made = tuple(host.notation for host in lab.hosts)
-    if (lab.kind, made) != (kind, wanted):
+    asked = tuple(" ".join(notation.split()) for notation in asked)
+    if lab.kind != kind or asked not in ((), made):
         raise Conflict(
             f"another lab is up in {lab.directory}: {lab.kind}, {' | '.join(made)}",
             hint="numaferry lab down, or another --name",

@@ -19,6 +19,7 @@ from numaferry.errors import EnvironmentLacking, HostUnreachable, InvalidInput
 from numaferry.lab import accelerator, capabilities, hostimage, kernel, machine, network, notation
 from numaferry.lab.access import SerialAccess
 from numaferry.lab.boot import Boot, wait_until_ready
+from numaferry.lab.commands import run
 from numaferry.lab.model import Lab, LabHost
 from numaferry.lab.processes import Process, spawn
 from numaferry.model.notation import EXAMPLE
@@ -88,6 +89,8 @@ def check(notations: Sequence[str]) -> None:
     for tool in (machine.EMULATOR, "libvirtd", "virsh", "ip", "nsenter"):
         if shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
             raise EnvironmentLacking(f"{tool} is not installed", hint=INSTALL)
+    if "tcg" not in run([machine.EMULATOR, "-accel", "help"]) and not Path("/dev/kvm").exists():
+        raise EnvironmentLacking("there is no /dev/kvm, and this QEMU emulates nothing (no TCG)", hint=INSTALL)
     if not Path("/dev/net/tun").exists():
         raise EnvironmentLacking("/dev/net/tun is missing", hint="modprobe tun")
     busybox()
@@ -198,7 +201,7 @@ def _start(ground: _Ground, place: _Place, addresses: Mapping[str, str]) -> Boot
             uuid=host_uuid,
             spec=place.spec,
             accelerator=ground.accelerator,
-            kernel=ground.kernel.image,
+            kernel=ground.kernel.quick_image,
             initramfs=archive,
             share=ground.share,
             management_tap=network.make_tap(ground.network, f"m{number}", network.MANAGEMENT_BRIDGE),

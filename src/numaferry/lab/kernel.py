@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from numaferry.errors import EnvironmentLacking
+from numaferry.lab import bzimage
 from numaferry.lab.commands import run
 from numaferry.lab.place import cache_directory
 
@@ -41,11 +42,15 @@ NEEDED_MIB = 1024
 
 @frozen
 class Kernel:
-    """A kernel in the cache: its bootable `image`, and `modules`, its /lib/modules/VERSION tree."""
+    """A kernel in the cache: its bootable `image`, and `modules`, its /lib/modules/VERSION tree.
+
+    `quick_image` is what an emulated machine starts soonest: the image unpacked, or else the image.
+    """
 
     version: str
     image: Path
     modules: Path
+    quick_image: Path
 
 
 def _in(directory: Path) -> Kernel | None:
@@ -53,7 +58,13 @@ def _in(directory: Path) -> Kernel | None:
     trees = [tree for base in ("lib", "usr/lib") for tree in (directory / base / "modules").glob("*")]
     if not images or not trees:
         return None
-    return Kernel(version=trees[0].name, image=images[0], modules=trees[0])
+    unpacked = _unpacked(images[0])
+    quick_image = unpacked if unpacked.exists() else images[0]
+    return Kernel(version=trees[0].name, image=images[0], modules=trees[0], quick_image=quick_image)
+
+
+def _unpacked(image: Path) -> Path:
+    return image.with_name(image.name.replace("vmlinuz", "vmlinux", 1))
 
 
 def cached() -> Kernel | None:
@@ -92,6 +103,9 @@ def get(say: Callable[[str], None]) -> Kernel:
                 raise EnvironmentLacking(
                     f"{', '.join(packages)} held no kernel with its modules", hint="tell the project"
                 )
+            for image in (tree / "boot").glob("vmlinuz-*"):
+                if elf := bzimage.unpack(image.read_bytes()):
+                    _unpacked(image).write_bytes(elf)
             tree.rename(base / packages[0].replace("image-", "", 1))
     found = cached()
     assert found is not None  # noqa: S101 - just put there

@@ -9,8 +9,9 @@ from typing import Literal
 import cattrs
 from attrs import frozen
 
-from numaferry.errors import NotFound
+from numaferry.errors import EnvironmentLacking, NotFound
 from numaferry.lab.access import ExecResult, NamespaceAccess, SerialAccess  # noqa: TC001 - cattrs reads the annotations at run time
+from numaferry.lab.commands import run
 from numaferry.lab.processes import Process  # noqa: TC001 - cattrs reads the annotations at run time
 
 FILE_NAME = "lab.json"
@@ -46,6 +47,14 @@ class LabHost:
     def alive(self) -> bool:
         """Whether the host's process runs; says nothing of its libvirtd."""
         return self.process.alive
+
+    def answers(self, timeout_s: float = 10) -> bool:
+        """Ask whether a libvirt call succeeds within `timeout_s` seconds."""
+        try:
+            run(["virsh", "--connect", self.uri, "version"], timeout_s=timeout_s)
+        except EnvironmentLacking:
+            return False
+        return True
 
     def exec(self, command: str, timeout_s: float = 60) -> ExecResult:
         """Run a shell command as root inside the host; see `access`."""
