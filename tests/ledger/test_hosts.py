@@ -166,7 +166,10 @@ def test_findings_are_replaced_as_a_whole(fleet):
     fleet.record_findings("A", [first])
     fleet.record_findings("A", [second])
     fleet.record_findings("B", [first])
-    assert [(one.host, one.kind, one.remedy) for one in fleet.findings()] == [("A", "double", "audit A"), ("B", "stray", "")]
+    assert [(one.host, one.kind, one.remedy) for one in fleet.findings()] == [
+        ("A", "double", "audit A"),
+        ("B", "stray", ""),
+    ]
     assert [one.kind for one in fleet.findings("B")] == ["stray"]
     with pytest.raises(NotFound):
         fleet.findings("C")
