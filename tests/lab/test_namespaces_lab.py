@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 import pytest
-from attrs import frozen
 
-from numaferry.lab import control
 from numaferry.lab.guests import (
     BridgeNic,
     GuestCell,
@@ -27,67 +22,9 @@ from numaferry.lab.guests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numaferry.lab import Lab, LabHost
 
 pytestmark = pytest.mark.lab
-
-SLOTS = 16
-
-
-@frozen
-class TimedLab:
-    """A lab and the seconds that its `up` took."""
-
-    lab: Lab
-    up_s: float
-
-
-@pytest.fixture(scope="session")
-def lab_name() -> Iterator[str]:
-    """A lab name that no other test run on this machine uses now; a run that was killed leaves it to the next one."""
-    for slot in range(SLOTS):
-        with socket.socket(socket.AF_UNIX) as guard:
-            try:
-                guard.bind(f"\0numaferry-test-slot-{slot}")
-            except OSError:
-                continue
-            yield f"test-{slot}"
-            return
-    pytest.fail(f"{SLOTS} test runs are on this machine already")
-
-
-@pytest.fixture(scope="session")
-def timed_namespaces_lab(lab_name: str) -> Iterator[TimedLab]:
-    """Two libvirtds in namespaces, for the whole test run, with the time it took."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    control.down(name=lab_name)
-    began = time.monotonic()
-    made = control.up("namespaces", name=lab_name)
-    yield TimedLab(lab=made, up_s=time.monotonic() - began)
-    control.down(name=lab_name)
-
-
-@pytest.fixture(scope="session")
-def namespaces_lab(timed_namespaces_lab: TimedLab) -> Lab:
-    """Two libvirtds in namespaces, for the whole test run. CPUs and pages are the machine's, shared by both."""
-    return timed_namespaces_lab.lab
-
-
-@pytest.fixture
-def connections(namespaces_lab: Lab) -> Iterator[list[Any]]:
-    """A connection to each host; every guest is destroyed and undefined afterwards."""
-    opened: list[Any] = [libvirt.open(host.uri) for host in namespaces_lab.hosts]
-    yield opened
-    for connection in opened:
-        for domain in connection.listAllDomains():
-            if domain.isActive():
-                domain.destroy()
-        for domain in connection.listAllDomains():
-            domain.undefine()
-        connection.close()
 
 
 def spec_of(lab: Lab, host: LabHost, name: str, **words: object) -> GuestSpec:
@@ -117,7 +54,7 @@ def test_both_libvirts_answer_as_different_hosts(connections: list[Any]) -> None
     assert len(uuids) == 2
 
 
-def test_it_is_up_within_five_seconds(timed_namespaces_lab: TimedLab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_up_within_five_seconds(timed_namespaces_lab: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f" namespaces lab up in {timed_namespaces_lab.up_s:.2f} s", end=" ")  # noqa: T201 - a measured figure
     assert timed_namespaces_lab.up_s < 5

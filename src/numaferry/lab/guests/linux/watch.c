@@ -79,10 +79,36 @@ static void memory_check(uint32_t mib, int64_t until_ns) {
     }
 }
 
-/* A datagram with our word and the counter from every interface that is up; sending may fail, a guest may lose its NIC. */
-static void net_send(int link, uint32_t counter) {
+static void set_address(int link, struct ifreq *request, const char *text) {
+    struct sockaddr_in *at = (struct sockaddr_in *)&request->ifr_addr;
+    char address[32];
+    unsigned prefix;
+    if (sscanf(text, "%31[^/]/%u", address, &prefix) != 2 || prefix < 1 || prefix > 32) return;
+    at->sin_family = AF_INET;
+    at->sin_addr.s_addr = inet_addr(address);
+    ioctl(link, SIOCSIFADDR, request);
+    at->sin_addr.s_addr = htonl(~0u << (32 - prefix));
+    ioctl(link, SIOCSIFNETMASK, request);
+}
+
+/* An interface that is not up is new, at the start or plugged in later: it gets up, and the address. */
+static void net_greet(int link, const char *name, const char *address) {
+    struct ifreq request = {0};
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    if (ioctl(link, SIOCGIFFLAGS, &request) || request.ifr_flags & IFF_UP) return;
+    request.ifr_flags |= IFF_UP;
+    ioctl(link, SIOCSIFFLAGS, &request);
+    if (!strcmp(name, "lo") || ioctl(link, SIOCGIFHWADDR, &request)) return;
+    uint8_t *mac = (uint8_t *)request.ifr_hwaddr.sa_data;
+    printf("NIC linux %02x:%02x:%02x:%02x:%02x:%02x\n", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+    set_address(link, &request, address);
+}
+
+/* A datagram with our word and the counter from every interface; sending may fail, a guest may lose its NIC. */
+static void net_send(int link, uint32_t counter, const char *address) {
     struct if_nameindex *all = if_nameindex();
     for (struct if_nameindex *each = all; each && each->if_index; each++) {
+        net_greet(link, each->if_name, address);
         if (!strcmp(each->if_name, "lo")) continue;
         struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = INADDR_BROADCAST};
         struct { char word[9]; uint32_t counter; } __attribute__((packed)) data = {.counter = htonl(counter)};
@@ -103,15 +129,16 @@ static uint32_t adjusted(uint32_t dirty) {
     return now;
 }
 
-static uint32_t option(int count, char **words, const char *name, uint32_t otherwise) {
+/* The value of the word that begins with `name`; "" when there is none. */
+static const char *option(int count, char **words, const char *name) {
     for (int i = 1; i < count; i++)
-        if (!strncmp(words[i], name, strlen(name)) && words[i][strlen(name)])
-            return strtoul(words[i] + strlen(name), NULL, 10);
-    return otherwise;
+        if (!strncmp(words[i], name, strlen(name))) return words[i] + strlen(name);
+    return "";
 }
 
 int main(int count, char **words) {
-    uint32_t dirty = option(count, words, "dirty=", 0), check = option(count, words, "check=", 32);
+    const char *address = option(count, words, "address="), *check_mib = option(count, words, "check=");
+    uint32_t dirty = strtoul(option(count, words, "dirty="), NULL, 10), check = *check_mib ? strtoul(check_mib, NULL, 10) : 32;
     int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
     setvbuf(stdout, NULL, _IOLBF, 0);
     setsockopt(link, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
@@ -126,7 +153,7 @@ int main(int count, char **words) {
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR);
         memory_dirty(dirty);
         memory_check(check, due + CHECK_UNTIL_NS);
-        net_send(link, counter);
+        net_send(link, counter, address);
         printf("C %u\n", counter);
         dirty = adjusted(dirty);
         while (waitpid(-1, NULL, WNOHANG) > 0);
