@@ -6,6 +6,8 @@ VIR_ERR_INTERNAL_ERROR: int
 VIR_ERR_NO_SUPPORT: int
 VIR_ERR_NO_DOMAIN: int
 VIR_ERR_OPERATION_INVALID: int
+VIR_ERR_OPERATION_UNSUPPORTED: int
+VIR_ERR_OPERATION_TIMEOUT: int
 VIR_ERR_AUTH_FAILED: int
 VIR_ERR_AUTH_CANCELLED: int
 VIR_ERR_AUTH_UNAVAILABLE: int
@@ -77,7 +79,8 @@ class virConnect:  # noqa: N801  (the bindings' name)
     def getHostname(self) -> str: ...  # noqa: N802
     def getCapabilities(self) -> str: ...  # noqa: N802
     def getCPUMap(self, flags: int = 0) -> tuple[int, list[bool], int]: ...  # noqa: N802
-    def getFreePages(self, pages: Sequence[int], startCell: int, cellCount: int, flags: int = 0) -> dict[int, dict[int, int]]: ...  # noqa: E501, N802, N803
+    # the bindings name the second and third argument startCell and cellCount; here they are passed by place
+    def getFreePages(self, pages: Sequence[int], start: int, count: int, /) -> dict[int, dict[int, int]]: ...  # noqa: N802
     def listAllDomains(self, flags: int = 0) -> list[virDomain]: ...  # noqa: N802
     def listAllInterfaces(self, flags: int = 0) -> list[virInterface]: ...  # noqa: N802
     def listAllDevices(self, flags: int = 0) -> list[virNodeDevice]: ...  # noqa: N802

@@ -60,7 +60,11 @@ class Hypervisor(Protocol):
         ...
 
     def set_ownership(self, uuid: str, ownership: Ownership | None) -> None:
-        """Write, or with None remove, our metadata element, live and persistent; safe to repeat. Raises NotFound."""
+        """Write, or with None remove, our metadata element, live and persistent; safe to repeat. Raises NotFound.
+
+        While a migration job runs, libvirt lets nobody change the domain: HypervisorError (retryable) after 30 s. The
+        same holds for `set_pins` and `resume`, and on the destination for `thread_masks`.
+        """
         ...
 
     def thread_masks(self, uuid: str) -> ThreadMasks:
@@ -92,11 +96,14 @@ class Hypervisor(Protocol):
         ...
 
     def job(self, uuid: str) -> JobInfo | None:
-        """Return the progress of the migration job of this domain; None without one, or without the domain."""
+        """Return the progress of the migration job of this domain; None without one, or without the domain.
+
+        Only the source has figures: on the destination of a running job the answer is an empty JobInfo.
+        """
         ...
 
     def completed_job(self, uuid: str) -> JobInfo | None:
-        """Return the figures of the last job that ended; after a success the *destination* has them."""
+        """Return the figures of the last job that succeeded; the *destination* has them, until its daemon restarts."""
         ...
 
     def abort_job(self, uuid: str) -> None:

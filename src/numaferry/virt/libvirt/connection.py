@@ -188,6 +188,10 @@ class Connection:
             )
         if error.get_error_code() in _UNAUTHORISED:
             return HypervisorError(f"{self.uri}: {text}", hint="the host's libvirtd forbids this to the user it knows")
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+            busy = HypervisorError(f"{self.uri}: {text}", hint="a job holds the domain: try again when it has ended")
+            busy.retryable = True
+            return busy
         return HypervisorError(
             f"{self.uri}: {text}", hint="this is libvirt's own message; its log on the host says more"
         )

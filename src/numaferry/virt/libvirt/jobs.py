@@ -34,6 +34,8 @@ _FLAGS_PERSISTENT = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEF
 _COMPLETED = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
 _MIGRATIONS = {libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}
 
+#: The destination of a running job has no figures: "migration statistics are available only on the source host".
+_ONLY_ON_SOURCE = libvirt.VIR_ERR_OPERATION_UNSUPPORTED
 #: libvirt raises this while QEMU has begun and has no figures yet; the job runs (nova met it as LP 1982284).
 _NO_FIGURES_YET = "migration was active, but no RAM info was set"
 
@@ -73,11 +75,11 @@ def job_info(stats: Mapping[str, Any], *, completed: bool = False) -> JobInfo | 
 
 
 def read_job(domain: libvirt.virDomain) -> JobInfo | None:
-    """Return the running migration job, None without one; a job without figures yet is an empty JobInfo."""
+    """Return the running migration job, None without one; a job without figures (yet, or here) is an empty JobInfo."""
     try:
         return job_info(domain.jobStats())
     except libvirt.libvirtError as error:
-        if _NO_FIGURES_YET in str(error):
+        if error.get_error_code() == _ONLY_ON_SOURCE or _NO_FIGURES_YET in str(error):
             return JobInfo()
         raise
 

@@ -49,8 +49,8 @@ class GuestConfig:
     nodes: CpuSet
     #: (interface type, bridge or device) of each NIC.
     links: tuple[tuple[str, str], ...]
-    #: What must be the same on the destination: what it is → its value.
-    abi: tuple[tuple[str, str], ...]
+    #: What must be the same on the destination: words of libvirt's refusal, and its value.
+    abi: tuple[tuple[str, str, str], ...]
 
     @property
     def memory_kib(self) -> int:
@@ -155,30 +155,36 @@ def _tuned_nodes(root: etree._Element, memory: tuple[GuestMemory, ...]) -> CpuSe
     return nodes
 
 
-def _abi(root: etree._Element, memory: tuple[GuestMemory, ...]) -> tuple[tuple[str, str], ...]:
+def _abi(root: etree._Element, memory: tuple[GuestMemory, ...]) -> tuple[tuple[str, str, str], ...]:
+    """Return what may not change, as (libvirt's words before the two values, the words between, this value)."""
     os_type = root.find("os/type")
-    cells = [(cell.cell, cell.size_kib) for cell in memory]
-    nics = [
-        (nic.find("mac"), nic.find("model"), nic.find("mtu"), nic.find("driver"))
-        for nic in root.iterfind("devices/interface")
+    target, match = "Target", "does not match source"
+    facts = [
+        (f"{target} domain name", match, f"'{root.findtext('name')}'"),
+        (f"{target} domain uuid", match, root.findtext("uuid") or ""),
+        (f"{target} domain vCPU count", match, root.findtext("vcpu") or "1"),
+        (f"{target} NUMA node count", "doesn't match source", f"'{len(memory)}'"),
+        *((f"Size of target NUMA node {one.cell}", "doesn't match source", f"({one.size_kib})") for one in memory),
+        *(
+            (f"Processor mask of target NUMA node {number}", "doesn't match source", cell.get("cpus", ""))
+            for number, cell in enumerate(root.iterfind("cpu/numa/cell"))
+        ),
+        (f"{target} domain machine type", match, "" if os_type is None else os_type.get("machine", "")),
     ]
-    return (
-        ("name", root.findtext("name") or ""),
-        ("uuid", root.findtext("uuid") or ""),
-        ("vCPU count", root.findtext("vcpu") or "1"),
-        ("max memory", str(sum(size for _, size in cells))),
-        ("NUMA cells", repr(cells)),
-        ("NUMA cells' CPUs", repr([cell.get("cpus") for cell in root.iterfind("cpu/numa/cell")])),
-        ("OS type machine", "" if os_type is None else os_type.get("machine", "")),
-        ("network cards", repr([[sorted(part.items()) for part in nic if part is not None] for nic in nics])),
-    )
+    for nic in root.iterfind("devices/interface"):
+        for what, name in (("mac", "address"), ("model", "type"), ("mtu", "size")):
+            part = nic.find(what)
+            facts.append((f"{target} network card {what}", match, "" if part is None else part.get(name, "")))
+    return tuple(facts)
 
 
 def abi_difference(source: GuestConfig, dest: GuestConfig) -> str:
     """Return libvirt's sentence about the first thing that must not differ, or ""."""
-    for (what, mine), (_, theirs) in zip(source.abi, dest.abi, strict=True):
+    for (what, words, mine), (_, _, theirs) in zip(source.abi, dest.abi, strict=False):
         if mine != theirs:
-            return f"unsupported configuration: Target domain {what} {theirs} does not match source {mine}"
+            return f"unsupported configuration: {what} {theirs} {words} {mine}"
+    if len(source.abi) != len(dest.abi):
+        return "unsupported configuration: Target domain net card count does not match source"
     return ""
 
 

@@ -83,6 +83,11 @@ class SimHost:
         """
         config = read_config(xml)
         present = self.domains.get(config.uuid)
+        namesake = next((one for one in self.domains.values() if one.name == config.name and one is not present), None)
+        if namesake is not None:
+            raise HypervisorError(
+                f"operation failed: domain '{config.name}' already exists with uuid {namesake.uuid}", hint=_HINT
+            )
         if present is not None and present.state.active:
             raise HypervisorError(
                 f"operation failed: domain '{config.name}' is already active as '{present.name}'", hint=_HINT
@@ -151,7 +156,7 @@ class SimHost:
             if kind == "bridge" and link not in self.links:
                 raise HypervisorError(f"Cannot get interface MTU on '{link}': No such device", hint=_HINT)
             if kind == "direct" and link not in self.links:
-                raise HypervisorError(f"error creating macvtap interface on {link}: No such device", hint=_HINT)
+                raise HypervisorError(f"Unable to get index for interface {link}: No such device", hint=_HINT)
             if kind == "network" and link not in self.networks:
                 raise HypervisorError(f"Network not found: no network with matching name '{link}'", hint=_HINT)
 
@@ -180,8 +185,8 @@ class SimHost:
             left -= chosen[cell]
         if left:
             raise HypervisorError(
-                "internal error: qemu unexpectedly closed the monitor: qemu-system-x86_64: unable to map backing store "
-                "for guest RAM: Cannot allocate memory",
+                "internal error: process exited while connecting to monitor: qemu-system-x86_64: unable to map backing "
+                "store for guest RAM: Cannot allocate memory",
                 hint=_HINT,
             )
         return {cell: count for cell, count in chosen.items() if count}

@@ -12,7 +12,7 @@ from numaferry.virt.ownership import manager_of, read_ownership, with_ownership
 from numaferry.virt.port import ClosesOnExit
 from numaferry.virt.simulated import guest_xml
 from numaferry.virt.simulated.faults import ClientDied, Event
-from numaferry.virt.simulated.job import MigrationJob
+from numaferry.virt.simulated.job import BUSY, MigrationJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +122,11 @@ class SimulatedHypervisor(ClosesOnExit):
         def read() -> ThreadMasks:
             domain = self._find(uuid)
             if not domain.state.active:
-                raise self._refuse("Requested operation is not valid: domain is not running")
+                raise self._refuse(
+                    "Requested operation is not valid: cannot retrieve vcpu information for inactive domain"
+                )
+            if self._incoming(uuid):
+                self._check_not_busy(uuid)
             return domain.masks
 
         return self._call("thread_masks", read, uuid)
@@ -147,6 +151,7 @@ class SimulatedHypervisor(ClosesOnExit):
 
         def write() -> None:
             domain = self._find(uuid)
+            self._check_not_busy(uuid)
             if domain.live is not None:
                 domain.live = with_ownership(domain.live, ownership)
             if domain.persistent is not None:
@@ -179,6 +184,7 @@ class SimulatedHypervisor(ClosesOnExit):
             if beyond:
                 count = len(self._host.topology.cpus)
                 raise self._refuse(f"can't pin to CPUs {beyond[0]}: the host has {count}, 0-{count - 1}")
+            self._check_not_busy(uuid)
             if persistent and domain.persistent is None:
                 raise self._refuse(
                     "Requested operation is not valid: transient domains do not have any persistent config"
@@ -199,8 +205,7 @@ class SimulatedHypervisor(ClosesOnExit):
 
         def run() -> None:
             domain = self._find(uuid)
-            if self._running_job(uuid) is not None:
-                raise self._refuse("Timed out during operation: cannot acquire state change lock")
+            self._check_not_busy(uuid)
             if not domain.state.active:
                 raise self._refuse("Requested operation is not valid: domain is not running")
             if domain.state is DomainState.PAUSED:
@@ -230,9 +235,21 @@ class SimulatedHypervisor(ClosesOnExit):
             raise self._refuse(job.error)
 
     def _running_job(self, uuid: str) -> JobInfo | None:
+        """Return the job of the domain; as with libvirt, only the source has figures."""
         job = self._fleet.jobs.get(uuid)
-        here = job is not None and self._host in (job.source, job.dest)
-        return job.info() if job is not None and here and not job.ended else None
+        if job is None or job.ended or self._host not in (job.source, job.dest):
+            return None
+        return job.info() if job.source is self._host else JobInfo()
+
+    def _incoming(self, uuid: str) -> bool:
+        job = self._fleet.jobs.get(uuid)
+        return job is not None and not job.ended and job.dest is self._host
+
+    def _check_not_busy(self, uuid: str) -> None:
+        if self._running_job(uuid) is not None:
+            busy = self._refuse(BUSY)
+            busy.retryable = True
+            raise busy
 
     def job(self, uuid: str) -> JobInfo | None:
         """Return the progress of the domain's job; None without one."""

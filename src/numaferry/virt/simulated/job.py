@@ -28,6 +28,13 @@ MAX_DOWNTIME_S = 0.3
 PATIENCE_S = 600.0
 
 
+#: What libvirt says, after 30 s, to whoever wants to change a domain while its job runs.
+BUSY = (
+    "Timed out during operation: cannot acquire state change lock "
+    "(held by monitor=remoteDispatchDomainMigratePerform3Params)"
+)
+
+
 class Phase(enum.StrEnum):
     """Where the job is; libvirt's words for the phases of migration protocol 3."""
 
@@ -72,13 +79,13 @@ class MigrationJob:
             raise NotFound(f"{source.uri}: Domain not found: no domain with matching uuid '{call.uuid}'")
         running = fleet.jobs.get(call.uuid)
         if running is not None and not running.ended:
-            raise HypervisorError("Timed out during operation: cannot acquire state change lock", hint="a job runs")
+            raise HypervisorError(BUSY, hint="a job runs")
         if not domain.state.active:
             raise HypervisorError("Requested operation is not valid: domain is not running", hint="start it first")
         dest = fleet.hosts.get(call.dest_uri.rpartition("/")[2])
         if dest is None or dest.uri != call.dest_uri or dest is source:
             raise HypervisorError(
-                f"operation failed: Failed to connect to remote libvirt URI {call.dest_uri}", hint="no such host"
+                f"unable to connect to server at '{call.dest_uri}': No route to host", hint="no such host"
             )
         job = fleet.jobs[call.uuid] = cls(fleet, source, dest, call)
         fleet.tell(f"{source.name} to {dest.name}: {domain.name} begins to move")
@@ -134,10 +141,7 @@ class MigrationJob:
 
     def _prepare(self) -> None:
         if not self.fleet.reachable(self.source.name, self.dest.name):
-            self.fail(
-                f"operation failed: Failed to connect to remote libvirt URI {self.call.dest_uri}: "
-                f"unable to connect to server at '{self.dest.name}:16509': No route to host"
-            )
+            self.fail(f"unable to connect to server at '{self.dest.name}:16509': No route to host")
             return
         try:
             self.dest.begin(self.call.dest_xml, reason="migration")
@@ -150,7 +154,7 @@ class MigrationJob:
     def _perform(self) -> None:
         domain = self.domain
         if self.abort_requested:
-            self.fail("operation aborted: migration out job: canceled by client")
+            self.fail("operation aborted: job 'migration out' canceled by client")
         elif domain is None or not domain.state.active:
             self.fail("operation failed: domain is not running")
         elif not self.fleet.reachable(self.source.name, self.dest.name):
@@ -206,7 +210,6 @@ class MigrationJob:
         if domain is not None and domain.state is DomainState.PAUSED and domain.reason == "migration":
             domain.state, domain.reason = DomainState.RUNNING, "migration-canceled"
         self._end(text)
-        self.fleet.completed[self.source.name, self.call.uuid] = self.info()
 
     def orphan(self) -> None:
         """End as when the one that drives the job dies with it: the source's guest stays as it is, paused or not."""
