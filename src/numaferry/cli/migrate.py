@@ -1,0 +1,127 @@
+"""`numaferry migrate INSTANCE`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from numaferry.cli.kit import Session, command_options, examples, table
+from numaferry.cli.placements import misfit_table, pin_table
+from numaferry.cli.progress import make_watch
+from numaferry.cli.words import duration
+from numaferry.errors import NoFit
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from numaferry.service.views import MigrationShow, Plan
+
+
+@click.command()
+@click.argument("instance")
+@click.option("--dest", metavar="HOST", help="Where to; by default the host that fits best.")
+@click.option("--bandwidth", type=click.IntRange(0), default=0, metavar="MiB/s", help="Limit of the copy; 0: none.")
+@click.option("--dry-run", is_flag=True, help="Show placement, checks and the XML difference; touch nothing.")
+@click.option(
+    "--as-virsh", is_flag=True, help="Print the destination XML and the `virsh migrate` command; touch nothing."
+)
+@click.option("--force", is_flag=True, help="Move a guest that nova manages: its cloud would not know.")
+@command_options
+@examples(
+    "numaferry migrate db1 --dry-run",
+    "numaferry migrate db1 --dest host-b --bandwidth 500",
+    "numaferry migrate db1 --dest host-b --as-virsh",
+)
+def migrate(
+    session: Session, instance: str, dest: str | None, bandwidth: int, *, dry_run: bool, as_virsh: bool, force: bool
+) -> None:
+    """Move an instance live: choose a host, claim its exact CPUs, pages and memory, then migrate.
+
+    Ctrl-C leaves the job to libvirt: `migration recover` follows it, `migration abort` gives it up.
+    """
+    ferry = session.ferry()
+    if dry_run or as_virsh:
+        plan = ferry.plan(instance, dest, bandwidth_mib_s=bandwidth, force=force)
+        if plan.placement is None:
+            raise _no_fit(plan)
+        session.show(plan, lambda: _as_virsh(plan) if as_virsh else _plan(plan))
+        return
+    for stale in ferry.stale(instance):
+        session.say(
+            f"migration {stale.id} of {instance} was left behind by {stale.controller or 'nobody'}: recovering it"
+        )
+        for done in ferry.migration_recover(str(stale.id)):
+            session.say(f"migration {stale.id} is {done.migration.status}: {done.sentence}")
+    watch = make_watch()
+    try:
+        shown = ferry.migrate(instance, dest, bandwidth_mib_s=bandwidth, force=force, watch=watch)
+    finally:
+        watch.close()
+    session.show(shown, lambda: _moved(shown))
+
+
+def _no_fit(plan: Plan) -> NoFit:
+    """Return the error for a plan without a destination."""
+    reasons = "; ".join(f"{one.host}: {one.reason}" for one in plan.misfits) or "there is no other confirmed host"
+    return NoFit(
+        f"{plan.instance} fits on no host: {reasons}" if not plan.dest else f"{plan.instance} does not fit: {reasons}",
+        hint=f"numaferry explain {plan.instance} {plan.dest}".rstrip(),
+        misfits=plan.misfits,
+    )
+
+
+def _plan(plan: Plan) -> list[RenderableType]:
+    """Render what would be done."""
+    parts: list[RenderableType] = [
+        f"{plan.instance} would move from {plan.source} to {plan.dest}; nothing is touched.\n"
+    ]
+    if plan.placement is not None:
+        parts.append(pin_table(plan.placement.numa_topology))
+    checks = table("check", "outcome", "what was seen")
+    for check in plan.checks:
+        checks.add_row(check.name, check.outcome, check.reason)
+    parts += [checks, plan.xml_difference or "The XML stays as it is.\n"]
+    parts += [f"note: {note}\n" for note in plan.notes]
+    if not plan.would_start:
+        parts.append("It would not start: a check fails.\n")
+    return parts
+
+
+def _as_virsh(plan: Plan) -> list[RenderableType]:
+    """Render the files and the command."""
+    name = plan.instance
+    lines = [
+        f"# {name} from {plan.source} to {plan.dest}, by hand. Nothing claims these CPUs and pages while you do it.",
+        "# Secrets (graphics passwords and the like) were removed: put yours in where the guest has some.",
+        f"# 1. Save as {name}-dest.xml:",
+        plan.dest_xml.strip(),
+    ]
+    if plan.persistent_xml is not None:
+        lines += [f"# 2. Save as {name}-persistent.xml:", plan.persistent_xml.strip()]
+    lines += [f"# {3 if plan.persistent_xml is not None else 2}. Run:", shlex.join(plan.virsh)]
+    return [_Raw("\n".join(lines))]
+
+
+class _Raw(str):
+    """Text that is printed as it is, never wrapped."""
+
+    __slots__ = ()
+
+
+def _moved(shown: MigrationShow) -> list[RenderableType]:
+    """Render how it went."""
+    move = shown.migration
+    took = duration(1000 * (move.updated_at - move.created_at))
+    parts: list[RenderableType] = [
+        f"{move.instance} moved from {move.source} to {move.dest} in {took} (migration {move.id}, {move.status}).\n"
+    ]
+    if shown.new_numa_topology is not None:
+        parts.append(pin_table(shown.new_numa_topology, shown.old_numa_topology))
+    if move.reason:
+        parts.append(move.reason + "\n")
+    return parts
+
+
+__all__ = ["migrate", "misfit_table"]

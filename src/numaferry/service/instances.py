@@ -1,0 +1,240 @@
+"""Instances: adopting what runs, listing, showing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from numaferry.errors import Ambiguous, Conflict, NotFound, NotManaged, NumaferryError
+from numaferry.model import EMPTY, CpuSet, Instance, Ownership, XmlKind
+from numaferry.request import adopt as judge_adoption
+from numaferry.request import parse_domain
+from numaferry.service.discovery import Look, SeenGuest, look, with_networks
+from numaferry.service.hosts import need_confirmed, refresh
+from numaferry.service.views import AdoptLine, InstanceLine, InstanceShow, MigrationLine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numaferry.ledger import HostRecord, Ledger
+    from numaferry.model import HostConfig, Migration
+    from numaferry.request import DomainNeeds
+    from numaferry.service.discovery import Reach
+
+
+@attrs.frozen
+class _Candidate:
+    """A domain on a host that adoption looks at."""
+
+    record: HostRecord
+    look: Look
+    guest: SeenGuest
+
+
+def adopt(
+    ledger: Ledger,
+    reach: Reach,
+    names: Sequence[str],
+    *,
+    host: str | None = None,
+    everything: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+) -> tuple[AdoptLine, ...]:
+    """Adopt domains by name or UUID, or all that run on the confirmed hosts; one line for each.
+
+    What a guest has it is promised, as far as nobody else has it. A domain named on its own that can't be adopted
+    raises NotFound, Ambiguous, NotManaged (off, nova's without `force`) or Conflict (another ledger's); with
+    `everything` it is skipped with the reason. With `dry_run` nothing is written to the ledger or to a guest.
+    """
+    records = [ledger.host(host)] if host else list(ledger.hosts())
+    if host:
+        need_confirmed(records[0])
+    elif not any(record.confirmed for record in records):
+        for record in records:
+            need_confirmed(record)
+        raise NotFound("the ledger has no host", hint="add one: numaferry host add URI")
+    looks = [(record, look(reach(record.uri))) for record in records if record.confirmed]
+    if not dry_run:
+        for record, seen in looks:
+            refresh(ledger, record.name, seen)
+    found = [_Candidate(record, seen, guest) for record, seen in looks for guest in seen.guests]
+    if everything:
+        return tuple(_adopt_or_skip(ledger, reach, one, dry_run=dry_run, force=force) for one in found)
+    chosen = [_choose(found, name) for name in names]
+    for one in chosen:
+        _refuse(ledger, one, force=force)
+    return tuple(_adopt(ledger, reach, one, dry_run=dry_run) for one in chosen)
+
+
+def _choose(found: Sequence[_Candidate], ref: str) -> _Candidate:
+    """Return the domain of this name or UUID; raises NotFound, Ambiguous."""
+    fits = [one for one in found if ref in {one.guest.domain.name, one.guest.domain.uuid}]
+    fits = [one for one in fits if one.guest.domain.state.active] or fits
+    if not fits:
+        hosts = ", ".join(sorted({one.record.name for one in found})) or "any host"
+        raise NotFound(f"no domain {ref!r} on {hosts}", hint="numaferry scan URI shows what runs where")
+    if len(fits) > 1:
+        where = ", ".join(f"{one.guest.domain.uuid} on {one.record.name}" for one in fits)
+        raise Ambiguous(
+            f"{ref!r} fits {len(fits)} domains: {where}", hint="name the host with --host, or give the UUID"
+        )
+    return fits[0]
+
+
+def _refuse(ledger: Ledger, one: _Candidate, *, force: bool) -> None:
+    """Raise where this domain is not to be adopted."""
+    domain, where = one.guest.domain, one.record.name
+    if not domain.state.active:
+        raise NotManaged(
+            f"{domain.name} on {where} is {domain.state}: only a running guest can be adopted",
+            hint=f"start it first: virsh -c {one.record.uri} start {domain.name}",
+        )
+    if domain.ownership is not None and domain.ownership.ledger_id != ledger.ledger_id and not force:
+        raise Conflict(
+            f"{domain.name} on {where} belongs to another ledger, {domain.ownership.ledger_id}",
+            hint="use that ledger (--db), or take the guest over with --force if it is gone for good",
+            code="foreign-ledger",
+        )
+    if domain.manager and not force:
+        raise NotManaged(
+            f"{domain.name} on {where} is managed by {domain.manager}, which would not know",
+            hint="leave it to its cloud, or add --force",
+        )
+    if one.guest.needs is None:
+        raise NotManaged(f"{domain.name} on {where}: {one.guest.fault}", hint="its XML must be readable to adopt it")
+
+
+def _adopt_or_skip(ledger: Ledger, reach: Reach, one: _Candidate, *, dry_run: bool, force: bool) -> AdoptLine:
+    """Adopt a domain, or tell why it is left alone."""
+    try:
+        _refuse(ledger, one, force=force)
+        return _adopt(ledger, reach, one, dry_run=dry_run)
+    except NumaferryError as error:
+        domain = one.guest.domain
+        return AdoptLine(domain.uuid, domain.name, one.record.name, "skipped", None, EMPTY, error.message)
+
+
+def _adopt(ledger: Ledger, reach: Reach, one: _Candidate, *, dry_run: bool) -> AdoptLine:
+    """Judge, claim and mark one domain."""
+    domain, record = one.guest.domain, one.record
+    known = ledger.instance_by_uuid(domain.uuid)
+    if known is not None:
+        reason = f"in the ledger on host {known.host}"
+        return AdoptLine(domain.uuid, domain.name, record.name, "already adopted", known.promise, _cpus(known), reason)
+    instance, reason = _instance(one, record.config, _inactive(reach, one))
+    if dry_run:
+        return AdoptLine(
+            domain.uuid, domain.name, record.name, "would be adopted", instance.promise, _cpus(instance), reason
+        )
+    claim = ledger.claim_instance(instance)
+    reach(record.uri).set_ownership(domain.uuid, Ownership(ledger.ledger_id, claim.id))
+    reason = "; ".join(claim.conflicts) or reason
+    return AdoptLine(
+        domain.uuid, domain.name, record.name, "adopted", claim.instance.promise, _cpus(claim.instance), reason
+    )
+
+
+def _inactive(reach: Reach, one: _Candidate) -> DomainNeeds | None:
+    """Read the persistent configuration of a domain; None for a transient one. Its secrets are dropped here."""
+    if not one.guest.domain.persistent:
+        return None
+    return parse_domain(reach(one.record.uri).domain_xml(one.guest.domain.uuid, XmlKind.INACTIVE))
+
+
+def _instance(one: _Candidate, config: HostConfig, inactive: DomainNeeds | None) -> tuple[Instance, str]:
+    """Return the instance that a running domain becomes, and the sentence why; raises NotManaged if it can't be one."""
+    domain, needs = one.guest.domain, one.guest.needs
+    if needs is None:
+        raise NotManaged(f"{domain.name}: {one.guest.fault}", hint="its XML must be readable to adopt it")
+    needs = with_networks(needs, config)
+    adoption = judge_adoption(
+        needs,
+        config.cpu_dedicated_set,
+        one.look.facts.topology,
+        persistent_needs=inactive,
+        state=domain.state,
+        persistent=domain.persistent,
+    )
+    if adoption.promise is None or adoption.flavor is None or adoption.request is None:
+        raise NotManaged(
+            f"{domain.name} on {one.record.name} can't be adopted: {adoption.reason}",
+            hint=adoption.hint or "change the guest, then adopt it",
+        )
+    instance = Instance(
+        uuid=domain.uuid,
+        name=domain.name,
+        host=one.record.name,
+        flavor=adoption.flavor,
+        request=adoption.request,
+        numa_topology=adoption.numa_topology,
+        vifs=needs.vifs,
+        promise=adoption.promise,
+        persistent=domain.persistent,
+    )
+    return instance, "; ".join((adoption.reason, *adoption.notes))
+
+
+def _cpus(instance: Instance) -> CpuSet:
+    return instance.numa_topology.owned_cpus if instance.numa_topology else EMPTY
+
+
+def lines(ledger: Ledger, host: str | None = None) -> tuple[InstanceLine, ...]:
+    """Return a row per instance; raises NotFound for an unknown host."""
+    if host is not None:
+        ledger.host(host)
+    moving = {move.instance_uuid: move.id for move in ledger.migrations() if move.in_progress}
+    return tuple(
+        InstanceLine(
+            uuid=one.uuid,
+            name=one.name,
+            host=one.host,
+            promise=one.promise,
+            vcpus=one.request.vcpus,
+            memory_kib=one.request.memory_kib,
+            cpus=_cpus(one),
+            host_cells=tuple(cell.host_cell for cell in one.numa_topology.cells) if one.numa_topology else (),
+            moving=moving.get(one.uuid),
+        )
+        for one in ledger.instances(host=host)
+    )
+
+
+def show(ledger: Ledger, ref: str) -> InstanceShow:
+    """Return one instance by name, UUID or beginning of a UUID; raises NotFound, Ambiguous."""
+    one = ledger.instance(ref)
+    moves = [move for move in ledger.migrations(instance=one.uuid) if move.in_progress]
+    return InstanceShow(
+        uuid=one.uuid,
+        name=one.name,
+        host=one.host,
+        promise=one.promise,
+        persistent=one.persistent,
+        flavor=one.flavor,
+        request=one.request,
+        numa_topology=one.numa_topology,
+        pci_devices=one.pci_devices,
+        vifs=one.vifs,
+        migration=migration_line(moves[0], one.name) if moves else None,
+    )
+
+
+def migration_line(move: Migration, name: str) -> MigrationLine:
+    """Return a migration as lists show it; `name` is the instance's."""
+    return MigrationLine(
+        id=move.id,
+        uuid=move.uuid,
+        instance=name,
+        instance_uuid=move.instance_uuid,
+        source=move.source,
+        dest=move.dest,
+        status=str(move.status),
+        step=move.step,
+        reason=move.reason,
+        created_at=move.created_at,
+        updated_at=move.updated_at,
+        controller=move.controller,
+        abort_requested=move.abort_requested,
+        bandwidth_mib_s=move.bandwidth_mib_s,
+    )

@@ -1,0 +1,210 @@
+"""What `migrate` would do, without doing it: `--dry-run` and `--as-virsh`.
+
+The plan is made on a throw-away copy of the ledger: there the hosts' observations are refreshed and the very claim of
+a migration is taken, so that what is shown is what the same code would do. The ledger and the hosts stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from numaferry.errors import CheckFailed, HostError, NoFit, NotManaged
+from numaferry.ledger import Ledger, open_ledger
+from numaferry.migration import checks as reads
+from numaferry.migration.links import dest_vifs
+from numaferry.model import XmlKind, mutated_migration_context
+from numaferry.request import parse_domain
+from numaferry.scheduler import select_destinations
+from numaferry.service.discovery import look
+from numaferry.service.hosts import refresh
+from numaferry.service.views import CheckLine, Plan
+from numaferry.virt.libvirt.domain_xml import get_updated_guest_xml, strip_secrets, xml_difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numaferry.ledger import HostRecord, MoveClaim
+    from numaferry.model import Instance, Misfit, Vif
+    from numaferry.service.discovery import Reach
+    from numaferry.virt.port import Hypervisor
+
+
+@contextlib.contextmanager
+def scratch_copy(ledger: Ledger) -> Iterator[Ledger]:
+    """Open a copy of the ledger that is removed at the end; the ledger itself is only read."""
+    with tempfile.TemporaryDirectory(prefix="numaferry-plan-") as folder:
+        path = Path(folder) / "ledger.sqlite"
+        with (
+            contextlib.closing(sqlite3.connect(f"{ledger.path.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            contextlib.closing(sqlite3.connect(path)) as copy,
+        ):
+            source.backup(copy)
+        opened = open_ledger(str(path))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def plan(
+    ledger: Ledger, reach: Reach, ref: str, dest: str | None, *, bandwidth_mib_s: int = 0, force: bool = False
+) -> Plan:
+    """Return what a migration would claim, check and send; touches nothing.
+
+    A guest that fits nowhere gives a plan with misfits and no destination. Raises NotFound, Ambiguous, Conflict
+    (destination = source, a migration in progress), NotConfirmed, NotManaged (off), HostUnreachable for the source.
+    """
+    instance = ledger.instance(ref)
+    with scratch_copy(ledger) as copy:
+        if dest is not None:
+            select_destinations(copy, instance, dest=dest)
+        source = copy.host(instance.host)
+        hypervisor = reach(source.uri)
+        refuse_absent(hypervisor, instance)
+        notes = _refresh_all(copy, reach, instance, dest)
+        chosen = select_destinations(copy, instance, dest=dest)
+        if not chosen:
+            return _nowhere(instance, dest or "", chosen.misfits)
+        passed = _passing(copy, reach, instance, chosen)
+        try:
+            claim = copy.live_migration_claim(
+                instance.uuid,
+                passed or chosen[:1],
+                vifs=lambda record: _links(instance, source, record),
+                bandwidth_mib_s=bandwidth_mib_s,
+            )
+        except NoFit as error:
+            return _nowhere(instance, dest or "", tuple(error.misfits) if isinstance(error.misfits, tuple) else ())
+        return _planned(copy, reach, claim, tuple(notes), force=force)
+
+
+def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[Vif, ...]:
+    """Return the guest's NICs with the links that they would have on a host."""
+    return dest_vifs(instance.vifs, source.config, record.name, record.config)
+
+
+def _passing(copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the candidates that pass the destination's checks, as the engine's shortlist does."""
+    source = copy.host(instance.host)
+    domain = reach(source.uri).domain(instance.uuid)
+    kind = parse_domain(domain.xml).domain_type if domain else "kvm"
+    passed = []
+    for name in chosen:
+        record = copy.host(name)
+        try:
+            view = reads.look_at_dest(name, reach(record.uri), _links(instance, source, record))
+        except (HostError, CheckFailed):
+            continue
+        if not reads.failures(reads.check_can_live_migrate_destination(view, instance, source.facts, kind)):
+            passed.append(name)
+    return tuple(passed)
+
+
+def refuse_absent(hypervisor: Hypervisor, instance: Instance) -> None:
+    """Raise NotManaged where the instance's domain does not run on its host: there is nothing to move live."""
+    domain = hypervisor.domain(instance.uuid)
+    if domain is None:
+        raise NotManaged(
+            f"{instance.name} is not on {instance.host}: the ledger says so, libvirt knows no such domain",
+            hint=f"look for what happened: numaferry audit {instance.host}",
+        )
+    if not domain.state.active:
+        raise NotManaged(
+            f"{instance.name} on {instance.host} is {domain.state}: only a running guest can be moved live",
+            hint=f"start it first: virsh -c {hypervisor.uri} start {instance.name}",
+        )
+
+
+def _refresh_all(copy: Ledger, reach: Reach, instance: Instance, dest: str | None) -> list[str]:
+    """Look at the hosts that matter and note what is seen in the copy; return what could not be seen."""
+    notes = []
+    for record in copy.hosts():
+        if dest is not None and record.name not in {dest, instance.host}:
+            continue
+        try:
+            refresh(copy, record.name, look(reach(record.uri)))
+        except HostError as error:
+            copy.set_host_state(record.name, "unreachable", error.message)
+            notes.append(f"host {record.name} can't be asked: {error.message}")
+    return notes
+
+
+def _nowhere(instance: Instance, dest: str, misfits: tuple[Misfit, ...]) -> Plan:
+    return Plan(
+        instance=instance.name,
+        instance_uuid=instance.uuid,
+        source=instance.host,
+        dest=dest,
+        placement=None,
+        misfits=misfits,
+        checks=(),
+        xml_difference="",
+        dest_xml="",
+        persistent_xml=None,
+        virsh=(),
+    )
+
+
+def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...], *, force: bool) -> Plan:
+    """Return the plan of a claim that was taken on the copy."""
+    source, dest = copy.host(claim.migration.source), copy.host(claim.migration.dest)
+    from_host, to_host = reach(source.uri), reach(dest.uri)
+    mutated = mutated_migration_context(claim.instance)
+    live = strip_secrets(from_host.domain_xml(claim.instance.uuid, XmlKind.MIGRATABLE))
+    inactive = None
+    if claim.instance.persistent:
+        inactive = strip_secrets(from_host.domain_xml(claim.instance.uuid, XmlKind.INACTIVE))
+    dest_xml = _updated(live, mutated, dest)
+    persistent_xml = None if inactive is None else _updated(inactive, mutated, dest)
+    looked = (
+        *reads.check_can_live_migrate_source(
+            reads.look_at_source(source.name, from_host, claim.instance.uuid),
+            claim.instance,
+            copy.ledger_id,
+            force=force,
+        ),
+        *reads.check_can_live_migrate_destination(
+            reads.look_at_dest(dest.name, to_host, mutated.vifs),
+            claim.instance,
+            source.facts,
+            parse_domain(live).domain_type,
+            mutated.numa_topology,
+        ),
+    )
+    return Plan(
+        instance=claim.instance.name,
+        instance_uuid=claim.instance.uuid,
+        source=source.name,
+        dest=dest.name,
+        placement=claim.placement,
+        misfits=(),
+        checks=tuple(CheckLine(one.name, str(one.outcome), one.reason) for one in looked),
+        xml_difference=xml_difference(live, dest_xml),
+        dest_xml=dest_xml,
+        persistent_xml=persistent_xml,
+        virsh=virsh_command(source, dest, claim),
+        notes=notes,
+    )
+
+
+def _updated(xml: str, mutated: Instance, dest: HostRecord) -> str:
+    """Return the XML with which the guest would start on the destination."""
+    return get_updated_guest_xml(xml, mutated, dest_facts=dest.facts, dest_config=dest.config)
+
+
+def virsh_command(source: HostRecord, dest: HostRecord, claim: MoveClaim) -> tuple[str, ...]:
+    """Return the words of the `virsh migrate` command that asks libvirt for the same move."""
+    name = claim.instance.name
+    words = ["virsh", "-c", source.uri, "migrate", "--live", "--p2p", "--xml", f"{name}-dest.xml"]
+    if claim.instance.persistent:
+        words += ["--persistent", "--undefinesource", "--persistent-xml", f"{name}-persistent.xml"]
+    if claim.migration.bandwidth_mib_s:
+        words += ["--bandwidth", str(claim.migration.bandwidth_mib_s)]
+    words += [name, dest.config.peer_uri or dest.uri]
+    if dest.config.migration_address:
+        words.append(f"tcp://{dest.config.migration_address}")
+    return tuple(words)
