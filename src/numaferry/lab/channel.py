@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -64,7 +65,7 @@ class _Lines:
             self._connection.settimeout(left)
             chunk = self._connection.recv(65536)
             if not chunk:
-                raise ConnectionError("the channel closed")
+                raise ConnectionResetError(errno.ECONNRESET, "the host closed the channel")
             self._buffer += chunk
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -135,8 +136,8 @@ def request(path: Path, command: str, timeout_s: float, *, grace_s: float = GRAC
             with _connect(path, grace_s) as connection:
                 return _exchange(connection, command, timeout_s, deadline)
     except OSError as error:
-        what = "no answer" if isinstance(error, TimeoutError) else str(error)
+        what = f"no answer within {timeout_s + grace_s:g} s" if isinstance(error, TimeoutError) else str(error.strerror)
         raise HostUnreachable(
-            f"the exec channel {path} gave no result within {timeout_s + grace_s:g} s: {what}",
+            f"the exec channel {path} gave no result: {what}",
             hint="numaferry lab status; the host's console.log lies beside the socket",
         ) from error

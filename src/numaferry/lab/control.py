@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 from typing import TYPE_CHECKING, Protocol, cast
@@ -139,8 +140,9 @@ def _build(maker: Maker, name: str, where: Path, wanted: Sequence[str], say: Cal
         model.save(lab)
     except BaseException as error:  # a Ctrl-C leaves nothing behind either
         kept = _keep_logs(site.directory, where / FAILED_NAME)
-        site.say(f"failed; tearing down, logs kept in {kept}")
         _clear(where)
+        with contextlib.suppress(OSError):  # whoever listened may be gone: a closed pipe is one way to get here
+            site.say(f"failed, torn down; logs kept in {kept}")
         if isinstance(error, NumaferryError):
             error.hint = f"{error.hint + '; ' if error.hint else ''}logs: {kept}"
         raise
