@@ -1,0 +1,351 @@
+"""The libvirt side against two real libvirtds: what it reports is compared with what the hosts' kernels say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import attrs
+import libvirt
+import pytest
+
+from numaferry.errors import HostUnreachable, HypervisorError, NotFound
+from numaferry.lab.guests import BridgeNic, GuestCell, GuestSpec, MacvtapNic, domain_xml, put_in_share
+from numaferry.model import CpuSet, DomainState, MigrateCall, Ownership, Vif, VifKind, XmlKind
+
+pytestmark = pytest.mark.lab
+
+MAC = "52:54:00:00:07:01"
+SLOW_MIB_S = 4
+
+
+def spec_on(lab, host, name="g1", **words):
+    """A guest of 64 MiB whose two vCPUs have a CPU each, with a macvtap NIC and one on the bridge."""
+    return GuestSpec(
+        **{
+            "name": name,
+            "image": put_in_share(lab, "tiny"),
+            "serial": host.share / f"{name}.serial",
+            "vcpus": 2,
+            "cells": (GuestCell("0", 32, "0"), GuestCell("1", 32, "0")),
+            "vcpu_pins": {0: "0", 1: "1"},
+            "emulator_pin": "0-1",
+            "iothreads": 1,
+            "iothread_pins": {1: "1"},
+            "nics": (MacvtapNic(host.data_links[0], MAC), BridgeNic(host.bridges[0], "52:54:00:00:07:02")),
+            **words,
+        }
+    )
+
+
+def start(host, spec, *, persistent=False):
+    """Start a guest by libvirt itself and return its UUID once QEMU has told its figures."""
+    connection = libvirt.open(host.uri)
+    xml = domain_xml(spec)
+    if persistent:
+        domain = connection.defineXML(xml)
+        domain.create()
+    else:
+        domain = connection.createXML(xml)
+    uuid = domain.UUIDString()
+    connection.close()
+    return uuid
+
+
+def call_to(lab, source, uuid, *, bandwidth_mib_s=0, swap=True):
+    """The call that moves this guest to beta: the link renamed, the pins of vCPU 0 and 1 swapped."""
+    alpha, beta = lab.hosts
+
+    def changed(xml):
+        xml = xml.replace(alpha.data_links[0], beta.data_links[0])
+        if not swap:
+            return xml
+        xml = xml.replace("vcpupin vcpu='0' cpuset='0'", "vcpupin vcpu='0' cpuset='1'")
+        return xml.replace("vcpupin vcpu='1' cpuset='1'", "vcpupin vcpu='1' cpuset='0'")
+
+    persistent = source.domain(uuid).persistent
+    return MigrateCall(
+        uuid=uuid,
+        dest_uri=beta.uri,
+        migrate_uri=f"tcp://{beta.ip}",
+        dest_xml=changed(source.domain_xml(uuid, XmlKind.MIGRATABLE)),
+        persistent_xml=changed(source.domain_xml(uuid, XmlKind.INACTIVE)) if persistent else None,
+        bandwidth_mib_s=bandwidth_mib_s,
+    )
+
+
+def kernel_masks(host, name):
+    """Thread name → CPUs allowed, from the host's /proc."""
+    told = host.exec(
+        f"for t in /proc/$(cat /run/libvirt/qemu/{name}.pid)/task/*; do "
+        "echo $(cat $t/comm)=$(sed -n 's/Cpus_allowed_list:\\t//p' $t/status); done"
+    )
+    return dict(line.rsplit("=", 1) for line in told.output.split("\n") if "=" in line)
+
+
+def until(what, condition, timeout_s=30):
+    """Wait for a condition and return its value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
+        time.sleep(0.05)
+    return value
+
+
+def in_thread(work):
+    """Run `work` in a thread; return the thread and the list that its error will be in."""
+    errors = []
+
+    def run():
+        try:
+            work()
+        except (HypervisorError, HostUnreachable) as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, errors
+
+
+def test_facts_agree_with_the_hosts_own_kernel(real_lab, real_hosts):
+    for host, hypervisor in zip(real_lab.hosts, real_hosts, strict=True):
+        facts = hypervisor.facts()
+        assert facts.hostname == host.name
+        online = host.exec("cat /sys/devices/system/cpu/online").output.strip()
+        assert facts.topology.cpus == CpuSet.parse(online)
+        assert "kvm" in facts.domain_types or "qemu" in facts.domain_types
+        present = set(host.exec("ls /sys/class/net").output.split())
+        assert set(facts.links) <= present
+        assert {host.data_links[0], host.bridges[0]} <= set(facts.links)
+        assert hypervisor.free_pages().keys() == {cell.id for cell in facts.topology.cells}
+    assert real_hosts[0].facts().uuid != real_hosts[1].facts().uuid
+
+
+def test_a_running_guest_is_seen_with_the_kernels_masks(real_lab, real_hosts):
+    host, hypervisor = real_lab.hosts[0], real_hosts[0]
+    uuid = start(host, spec_on(real_lab, host))
+    (seen,) = hypervisor.domains()
+    assert (seen.uuid, seen.state, seen.state_reason, seen.persistent) == (uuid, DomainState.RUNNING, "booted", False)
+    masks = hypervisor.thread_masks(uuid)
+    proc = kernel_masks(host, "g1")
+    assert {str(mask) for _, mask in masks.iothreads} == {proc["IO iothread1"]} == {"1"}
+    assert dict(masks.vcpus) == {0: CpuSet.parse("0"), 1: CpuSet.parse("1")}
+    assert [proc[f"CPU {number}/TCG"] for number in (0, 1)] == ["0", "1"]
+
+
+def test_a_mask_that_is_set_behind_libvirts_back_is_what_is_read(real_lab, real_hosts):
+    host, hypervisor = real_lab.hosts[0], real_hosts[0]
+    uuid = start(host, spec_on(real_lab, host))
+    moved = host.exec(
+        "for t in /proc/$(cat /run/libvirt/qemu/g1.pid)/task/*; do "
+        "grep -q 'CPU 1\\|IO iothread1' $t/comm && taskset -pc 0 $(basename $t); done; true"
+    )
+    assert moved.output.count("new affinity list: 0") == 2, moved
+    masks = hypervisor.thread_masks(uuid)
+    assert dict(masks.vcpus)[1] == CpuSet.parse("0")
+    assert dict(masks.iothreads)[1] == CpuSet.parse("0")
+    assert "vcpupin vcpu='1' cpuset='1'" in hypervisor.domain(uuid).xml, "the XML only echoes"
+    hypervisor.set_pins(uuid, {1: CpuSet.parse("1")}, CpuSet.parse("1"), persistent=False)
+    assert dict(hypervisor.thread_masks(uuid).vcpus)[1] == CpuSet.parse("1")
+    assert kernel_masks(host, "g1")["CPU 1/TCG"] == "1"
+
+
+def test_ownership_is_kept_live_and_persistent_and_moves_along(real_lab, real_hosts):
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0]), persistent=True)
+    ours = Ownership("ledger-1", "claim-2", "move-3", 4)
+    source.set_ownership(uuid, ours)
+    source.set_ownership(uuid, ours)
+    assert source.domain(uuid).ownership == ours
+    assert "claim-2" in source.domain_xml(uuid, XmlKind.INACTIVE)
+    source.live_migration(call_to(real_lab, source, uuid))
+    assert dest.domain(uuid).ownership == ours
+    dest.set_ownership(uuid, None)
+    dest.set_ownership(uuid, None)
+    assert dest.domain(uuid).ownership is None
+    assert "claim-2" not in dest.domain_xml(uuid, XmlKind.INACTIVE)
+
+
+def test_a_transient_guest_moves_with_new_pins_and_link_and_stays_transient(real_lab, real_hosts):
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0]))
+    source.live_migration(call_to(real_lab, source, uuid))
+    assert source.domain(uuid) is None
+    assert source.completed_job(uuid) is None
+    moved = dest.domain(uuid)
+    assert (moved.state, moved.state_reason, moved.persistent) == (DomainState.RUNNING, "migrated", False)
+    assert real_lab.hosts[1].data_links[0] in moved.xml
+    assert dict(dest.thread_masks(uuid).vcpus) == {0: CpuSet.parse("1"), 1: CpuSet.parse("0")}
+    assert kernel_masks(real_lab.hosts[1], "g1")["CPU 0/TCG"] == "1"
+    done = dest.completed_job(uuid)
+    assert done.completed
+    assert done.memory_total_bytes >= 64 * 2**20
+    assert 0 < done.downtime_ms <= done.time_elapsed_ms
+    assert dest.completed_job(uuid) == done, "reading does not forget"
+    assert dest.job(uuid) is None
+
+
+def test_a_persistent_guest_has_the_new_pins_after_a_restart_on_the_destination(real_lab, real_hosts):
+    """Without the persistent XML the source's pins come back with the next start (nova LP 1890501)."""
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0]), persistent=True)
+    source.live_migration(call_to(real_lab, source, uuid))
+    assert source.domain(uuid) is None
+    assert dest.domain(uuid).persistent
+    connection = libvirt.open(real_lab.hosts[1].uri)
+    domain = connection.lookupByUUIDString(uuid)
+    domain.destroy()
+    off = dest.domain(uuid)
+    assert (off.state, off.state_reason) == (DomainState.SHUTOFF, "destroyed")
+    with pytest.raises(HypervisorError, match="inactive domain"):
+        dest.thread_masks(uuid)
+    domain.create()
+    connection.close()
+    assert dict(dest.thread_masks(uuid).vcpus) == {0: CpuSet.parse("1"), 1: CpuSet.parse("0")}
+
+
+def test_a_job_is_watched_and_aborted_from_another_connection_and_the_guest_stays(real_lab, real_hosts):
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0], dirty_mib=2))
+    assert source.job(uuid) is None
+    source.abort_job(uuid)
+    call = call_to(real_lab, source, uuid, bandwidth_mib_s=SLOW_MIB_S)
+    worker, errors = in_thread(lambda: source.live_migration(call))
+    job = until("progress", lambda: (now := source.job(uuid)) and now.memory_processed_bytes and now)
+    assert 0 < job.memory_processed_bytes < job.memory_total_bytes
+    assert job.memory_iteration >= 1
+    assert job.memory_page_size_bytes == 4096
+    incoming = dest.domain(uuid)
+    assert (incoming.state, incoming.state_reason) == (DomainState.PAUSED, "migration")
+    assert dest.job(uuid).memory_total_bytes == 0, "the destination knows of the job, and no figures"
+    source.abort_job(uuid)
+    worker.join(30)
+    assert ["canceled by client" in error.message for error in errors] == [True]
+    assert source.domain(uuid).state is DomainState.RUNNING
+    assert source.job(uuid) is None
+    assert dest.domain(uuid) is None
+    source.live_migration(call_to(real_lab, source, uuid))
+    assert dest.domain(uuid).state is DomainState.RUNNING
+
+
+KILLED_CLIENT = """
+import pickle, sys
+from numaferry import virt
+uri, call = pickle.load(sys.stdin.buffer)
+virt.connect(uri).live_migration(call)
+"""
+
+
+def test_the_job_goes_on_when_the_client_is_killed(real_lab, real_hosts):
+    import pickle  # noqa: PLC0415  (only to hand a value to a child of this very test)
+
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0]))
+    call = call_to(real_lab, source, uuid, bandwidth_mib_s=16)
+    client = subprocess.Popen([sys.executable, "-c", KILLED_CLIENT], stdin=subprocess.PIPE)
+    client.stdin.write(pickle.dumps((source.uri, call)))
+    client.stdin.close()
+    until("progress", lambda: (now := source.job(uuid)) and now.memory_processed_bytes)
+    os.kill(client.pid, signal.SIGKILL)
+    assert client.wait(10) == -signal.SIGKILL
+    assert source.job(uuid).memory_remaining_bytes > 0
+    until("the end of the job", lambda: source.domain(uuid) is None and dest.job(uuid) is None)
+    assert (dest.domain(uuid).state, dest.domain(uuid).state_reason) == (DomainState.RUNNING, "migrated")
+
+
+#: what is changed in the destination's XML → libvirt's words; the same are said by the simulated host
+REFUSALS = {
+    "link": ("{link}", "eth9", "Unable to get index for interface eth9: No such device"),
+    "bridge": ("{bridge}", "br77", "Cannot get interface MTU on 'br77': No such device"),
+    "node": ("nodeset='0'", "nodeset='0,5'", "unsupported configuration: NUMA node 5 is unavailable"),
+    "pin": ("vcpu='0' cpuset='1'", "vcpu='0' cpuset='77'", "cannot set CPU affinity on process"),
+    "mac": (MAC, "52:54:00:00:07:09", "Target network card mac 52:54:00:00:07:09 does not match source"),
+    "name": ("<name>g1", "<name>g2", "Target domain name 'g2' does not match source 'g1'"),
+    "memory": ("memory='32768'", "memory='30720'", "Size of target NUMA node 0 (30720) doesn't match source (32768)"),
+    "pages": (
+        "<vcpu ",
+        "<memoryBacking><hugepages><page size='2097152' unit='KiB'/></hugepages></memoryBacking><vcpu ",
+        "Unable to find any usable hugetlbfs mount for 2097152 KiB",
+    ),
+}
+
+
+def refused(hypervisor, call):
+    """Move, expect a refusal, and return libvirt's words without the URI before them."""
+    with pytest.raises(HypervisorError) as caught:
+        hypervisor.live_migration(call)
+    return caught.value.message.removeprefix(f"{hypervisor.uri}: ")
+
+
+def test_what_the_destination_lacks_ends_the_move_and_the_guest_stays(real_lab, real_hosts):
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0]))
+    call = call_to(real_lab, source, uuid)
+    names = {"{link}": real_lab.hosts[1].data_links[0], "{bridge}": real_lab.hosts[1].bridges[0]}
+    for old, new, words in REFUSALS.values():
+        xml = call.dest_xml.replace(names.get(old, old), new)
+        assert xml != call.dest_xml
+        assert words in refused(source, attrs.evolve(call, dest_xml=xml))
+        assert source.domain(uuid).state is DomainState.RUNNING
+        assert dest.domain(uuid) is None
+    nowhere = f"qemu+tcp://{real_lab.hosts[1].ip}:1/system"
+    assert "unable to connect to server" in refused(source, attrs.evolve(call, dest_uri=nowhere))
+    assert source.completed_job(uuid) is None
+    source.live_migration(call)
+    assert dest.domain(uuid).state is DomainState.RUNNING
+
+
+def test_links_that_are_missing_or_down_are_told_before_anything_starts(real_lab, real_hosts):
+    host, hypervisor = real_lab.hosts[1], real_hosts[1]
+    there = Vif(MAC, VifKind.DIRECT, host.data_links[0])
+    assert hypervisor.check_vifs([there, Vif(MAC, VifKind.BRIDGE, host.bridges[0])]) == ()
+    missing = hypervisor.check_vifs([Vif(MAC, VifKind.DIRECT, "eth9"), Vif(MAC, VifKind.BRIDGE, "br77")])
+    assert [reason.split(" (")[0] for reason in missing] == [
+        f"NIC {MAC}: macvtap parent eth9 does not exist",
+        f"NIC {MAC}: bridge br77 does not exist",
+    ]
+    host.exec(f"ip link set {host.data_links[0]} down")
+    try:
+        down = until("down", lambda: hypervisor.check_vifs([there]), timeout_s=10)
+    finally:
+        host.exec(f"ip link set {host.data_links[0]} up")
+    assert down == (f"NIC {MAC}: macvtap parent {host.data_links[0]} is down",)
+    until("up again", lambda: hypervisor.check_vifs([there]) == (), timeout_s=10)
+
+
+def test_a_secret_is_in_the_migratable_xml_and_in_no_error(real_lab, real_hosts):
+    source, _ = real_hosts
+    host = real_lab.hosts[0]
+    xml = domain_xml(spec_on(real_lab, host)).replace(
+        "</devices>", "<graphics type='vnc' port='-1' passwd='hunter2'/></devices>"
+    )
+    connection = libvirt.open(host.uri)
+    uuid = connection.createXML(xml).UUIDString()
+    connection.close()
+    assert "hunter2" not in source.domain(uuid).xml
+    assert "hunter2" in source.domain_xml(uuid, XmlKind.MIGRATABLE)
+    call = call_to(real_lab, source, uuid)
+    assert "hunter2" not in repr(call)
+    broken = attrs.evolve(call, dest_xml=call.dest_xml.replace("<name>g1", "<name>hunter2"))
+    with pytest.raises(HypervisorError, match=r"\*\*\*") as caught:
+        source.live_migration(broken)
+    assert "hunter2" not in repr(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_paused_guest_is_resumed_and_a_running_one_left_alone(real_lab, real_hosts):
+    host, hypervisor = real_lab.hosts[0], real_hosts[0]
+    uuid = start(host, spec_on(real_lab, host))
+    connection = libvirt.open(host.uri)
+    connection.lookupByUUIDString(uuid).suspend()
+    connection.close()
+    assert (hypervisor.domain(uuid).state, hypervisor.domain(uuid).state_reason) == (DomainState.PAUSED, "user")
+    hypervisor.resume(uuid)
+    hypervisor.resume(uuid)
+    assert (hypervisor.domain(uuid).state, hypervisor.domain(uuid).state_reason) == (DomainState.RUNNING, "unpaused")
+    with pytest.raises(NotFound):
+        hypervisor.resume("11111111-2222-3333-4444-555555555555")
