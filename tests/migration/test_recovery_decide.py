@@ -56,9 +56,10 @@ def test_before_the_job_a_silent_destination_does_not_keep_the_claim():
     assert decision.action is Action.ROLL_BACK
 
 
-def test_before_the_job_a_stranger_s_job_is_waited_for():
-    decision = decide(migration(MigrationStatus.PREPARING, "pre_live_migration"), seen("running"), JOB, None)
-    assert decision.action is Action.WAIT
+def test_before_the_job_a_stranger_s_job_is_waited_for_only_where_it_goes_to_the_claimed_host():
+    early = migration(MigrationStatus.PREPARING, "pre_live_migration")
+    assert decide(early, seen("running"), JOB, seen("paused", "migration")).action is Action.WAIT
+    assert decide(early, seen("running"), JOB, None).action is Action.ROLL_BACK
 
 
 def test_after_the_flip_a_guest_that_has_ended_is_finished_all_the_same():

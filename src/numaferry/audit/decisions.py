@@ -211,9 +211,45 @@ def foreign_ledger(view: LedgerView, seen: HostSeen) -> Iterator[Finding]:
             )
 
 
+def quarantined(view: LedgerView, _seen: HostSeen) -> Iterator[Finding]:
+    """The host is not the machine that was confirmed: other cells, CPUs or another UUID."""
+    if view.quarantine:
+        yield Finding(
+            "host-quarantined",
+            Severity.ERROR,
+            view.host,
+            view.host,
+            f"{view.host} is quarantined, nothing new is claimable there: {view.quarantine}",
+            f"numaferry host confirm {view.host}",
+        )
+
+
+def overfull(view: LedgerView, _seen: HostSeen) -> Iterator[Finding]:
+    """More is promised than there is (now): a limit was lowered under the claims."""
+    for sentence in view.overfull:
+        yield Finding(
+            "over-full", Severity.ERROR, view.host, view.host, sentence, f"numaferry ledger explain {view.host}"
+        )
+
+
+def unreadable(view: LedgerView, _seen: HostSeen) -> Iterator[Finding]:
+    """A domain's XML can't be read, so what it uses is not known."""
+    for name, error in view.unreadable:
+        yield Finding(
+            "unreadable-domain",
+            Severity.WARNING,
+            view.host,
+            name,
+            f"the XML of {name} on {view.host} can't be read, what it uses is not charged: {error}",
+            f"virsh -c {view.uri} dumpxml {name}",
+        )
+
+
 RULES: Final[tuple[Callable[[LedgerView, HostSeen], Iterator[Finding]], ...]] = (
     on_two_hosts,
     foreign_ledger,
+    quarantined,
+    overfull,
     pins_differ,
     cpu_shared,
     floating_over_dedicated,
@@ -221,6 +257,7 @@ RULES: Final[tuple[Callable[[LedgerView, HostSeen], Iterator[Finding]], ...]] = 
     claim_without_domain,
     persistent_pins_differ,
     pages_unaccounted,
+    unreadable,
 )
 
 

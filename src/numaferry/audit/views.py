@@ -63,6 +63,12 @@ class LedgerView:
     moving: frozenset[str] = frozenset()
     #: (UUID, other host) for every domain that another host was seen to run at its last audit.
     elsewhere: tuple[tuple[str, str], ...] = ()
+    #: Why it is not the machine that was confirmed; "" where it is.
+    quarantine: str = ""
+    #: Sentences about capacity that is promised beyond what is there (now).
+    overfull: tuple[str, ...] = ()
+    #: (name, error) of domains whose XML can't be read.
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     def promise_of(self, uuid: str) -> Promised | None:
         """Return the claim of this guest on this host, or None."""

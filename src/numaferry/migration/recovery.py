@@ -86,8 +86,8 @@ MOVING: Final[Mapping[SourceWord, Row]] = {
 
 BEFORE: Final[Mapping[SourceWord, Row]] = {
     _S.UNREACHABLE: _ALL_WAIT,
-    # Not our job: another client's. What it does is known when it ends.
-    _S.JOB: _ALL_WAIT,
+    # Not our job: another client's. Unless it goes to the very host that is claimed, ours is not begun.
+    _S.JOB: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.WAIT, _A.ROLL_BACK, _A.ROLL_BACK),
     # We asked for no job, so a destination that can't be asked can't have the guest from us.
     _S.RUNNING: (_A.ROLL_BACK, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
     _S.PAUSED: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),

@@ -1,0 +1,143 @@
+"""The engine: takes the claim, drives the steps, and converges to what is true after any failure or crash.
+
+There are two ways through it. `drive` runs the table of steps forward. Whatever goes wrong leads to `converge`, the
+same for a failed step, a lost connection, and a migration whose controller was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from numaferry.errors import LedgerError
+from numaferry.migration.converge import Convergence, complete, take
+from numaferry.migration.move import Move, TakenOver, Tools
+from numaferry.migration.shortlist import choose_and_claim
+from numaferry.migration.steps import STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numaferry.ledger import HostRecord, Ledger
+    from numaferry.migration.move import AuditReport
+    from numaferry.migration.steps import Step
+    from numaferry.model import Instance, JobInfo, Migration
+    from numaferry.virt.port import Hypervisor
+
+
+def controller_name() -> str:
+    """Return who drives: "host:pid:start", which no later process bears again."""
+    return f"{socket.gethostname()}:{os.getpid()}:{time.time_ns() // 1_000_000}"
+
+
+class MigrationEngine:
+    """Drives migrations, one call each; several engines may share a ledger, as long as each migration has one driver.
+
+    `connect` opens a host; `audit` runs `update_available_resource` for a host name; `on_progress` is called with the
+    migration after every commit (job None) and at every poll of its job.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        connect: Callable[[HostRecord], Hypervisor],
+        audit: Callable[[str], AuditReport],
+        on_progress: Callable[[Migration, JobInfo | None], None] | None = None,
+        *,
+        controller: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        poll_s: float = 0.5,
+        wait_s: float = 2.0,
+        waits: int = 15,
+        settle_s: float = 1.0,
+        steps: tuple[Step, ...] = STEPS,
+    ) -> None:
+        self._tools = Tools(
+            ledger=ledger,
+            connect=connect,
+            audit=audit,
+            on_progress=on_progress or (lambda _migration, _job: None),
+            controller=controller or controller_name(),
+            sleep=sleep,
+            clock=clock,
+            poll_s=poll_s,
+            wait_s=wait_s,
+            waits=waits,
+            settle_s=settle_s,
+            steps=steps,
+        )
+
+    def start(
+        self, instance: Instance, dest: str | None = None, bandwidth_mib_s: int = 0, *, force: bool = False
+    ) -> Migration:
+        """Check the guest and a shortlist (reads only), choose and claim in one transaction; returns it `accepted`.
+
+        `dest` names the only candidate; `force` moves a guest that another manager (nova) owns. Raises CheckFailed,
+        Conflict, NotManaged, NoFit, NotConfirmed, NotFound, HostUnreachable; nothing is claimed then.
+        """
+        return choose_and_claim(self._tools, instance, dest, bandwidth_mib_s, force=force)
+
+    def drive(self, migration_id: int) -> Migration:
+        """Run the steps to the end and return the migration as completed or cancelled.
+
+        Raises what a check said, MigrationFailed after a roll back (the guest runs on the source), NeedsPerson, and
+        HostUnreachable where a host has to be waited for (`recover` goes on). A migration that another controller had
+        begun is recovered.
+        """
+        with self._move(migration_id) as move:
+            if not move.migration.in_progress:
+                return move.migration
+            if move.migration.step:
+                return self._take_over(move)
+            return self._run(move)
+
+    def recover(self, migration_id: int) -> Migration:
+        """Take over a migration: ask both hosts, decide, converge, and return it as it ended.
+
+        A roll back is a good end here and is returned, not raised. Raises NeedsPerson with the evidence, and
+        HostUnreachable where a host has to be waited for.
+        """
+        with self._move(migration_id) as move:
+            return self._take_over(move) if move.migration.in_progress else move.migration
+
+    def abort(self, migration_id: int) -> Migration:
+        """Ask for a migration to be given up: its driver stops before the job, or aborts the job at its next poll.
+
+        Raises NotFound, Conflict once it has ended.
+        """
+        return self._tools.ledger.request_abort(migration_id)
+
+    @contextmanager
+    def _move(self, migration_id: int) -> Iterator[Move]:
+        move = Move.load(self._tools, migration_id)
+        try:
+            yield move
+        finally:
+            move.close()
+
+    def _take_over(self, move: Move) -> Migration:
+        before = move.migration.controller
+        sentence = f"{self._tools.controller} takes over" + (f" from {before}" if before else "")
+        move.migration = self._tools.ledger.set_migration(
+            move.migration.id,
+            sentence=sentence,
+            controller=self._tools.controller,
+            expected_status=move.migration.status,
+        )
+        return Convergence(move).run()
+
+    def _run(self, move: Move) -> Migration:
+        for step in self._tools.steps:
+            try:
+                take(move, step)
+            except (LedgerError, TakenOver):
+                # nothing can be written, or it is no longer ours: who takes over asks the hosts
+                raise
+            except Exception as error:  # noqa: BLE001  (an unforeseen error must not leave a claim behind either)
+                move.commit(f"{step.name} failed: {error}")
+                return Convergence(move, error).run()
+        return complete(move)

@@ -1,0 +1,113 @@
+"""The live migration itself: the blocking call in a thread of its own, and the watch over the job it starts.
+
+libvirt's source daemon drives a peer-to-peer job, so the thread's end is not the job's: after every failure both hosts
+are asked, and `recovery.decide` says what is true (nova: Launchpad 1905944, a monitor that died and rolled back while
+the guest moved).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import attrs
+
+from numaferry.errors import HostError
+from numaferry.migration.evidence import DestWord, SourceWord, dest_word, progress, source_word
+from numaferry.migration.prepare import make_call
+
+if TYPE_CHECKING:
+    from numaferry.migration.move import Move
+    from numaferry.model import JobInfo, MigrateCall
+    from numaferry.virt.port import Hypervisor
+
+_GONE = frozenset({SourceWord.ABSENT, SourceWord.OFF, SourceWord.ENDED})
+
+
+def live_migration(move: Move) -> None:
+    """Mark the guest on the source with this migration, then call driver.live_migration() and watch its job.
+
+    Returns when the guest runs on the destination, at once where it already does. Raises what libvirt said; what is
+    true then is for the caller to find out.
+    """
+    source, job, dest = move.look()
+    if dest_word(dest) is DestWord.ACTIVE and source_word(source, job) in _GONE:
+        return
+    call = make_call(move)
+    move.source_host.set_ownership(move.uuid, move.mark(move.source, moving=True))
+    move.guard()
+    worker = _Worker(move.source_host, call)
+    worker.start()
+    watch = Watch(move)
+    while not worker.ended.wait(move.tools.poll_s):
+        watch.look()
+    worker.result()
+
+
+def watch_job(move: Move) -> None:
+    """Watch a job that somebody else started, until the source reports none; raises HostError."""
+    watch = Watch(move, patient=False)
+    while watch.look():
+        move.tools.sleep(move.tools.poll_s)
+
+
+@attrs.define(slots=True)
+class Watch:
+    """Polls the job on the control connection: progress to the caller, now and then to the ledger, abort to libvirt.
+
+    A `patient` watch leaves a host that can't be asked to the blocking call beside it.
+    """
+
+    move: Move
+    patient: bool = True
+    _told_at: float | None = None
+
+    def look(self) -> bool:
+        """Look once; return whether there is a job."""
+        move, tools = self.move, self.move.tools
+        try:
+            job = move.source_host.job(move.uuid)
+            if job is None:
+                return False
+            tools.on_progress(move.migration, job)
+            self._tell(job)
+            if move.migration.abort_requested or tools.ledger.migration(move.migration.id).abort_requested:
+                move.guard()
+                move.source_host.abort_job(move.uuid)
+        except HostError:
+            # the blocking call hears of it too and says more; an abort that came too late is no failure either
+            if not self.patient:
+                raise
+        return True
+
+    def _tell(self, job: JobInfo) -> None:
+        now = self.move.tools.clock()
+        if self._told_at is None:
+            self._told_at = now
+        elif now - self._told_at >= self.move.tools.heartbeat_s:
+            self._told_at = now
+            self.move.commit(f"the job runs, {progress(job)}")
+
+
+class _Worker(threading.Thread):
+    """The blocking call. A daemon thread: when the controller ends, the job goes on in libvirt."""
+
+    def __init__(self, hypervisor: Hypervisor, call: MigrateCall) -> None:
+        super().__init__(name=f"live-migration-{call.uuid}", daemon=True)
+        self.ended = threading.Event()
+        self._hypervisor = hypervisor
+        self._call = call
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._hypervisor.live_migration(self._call)
+        except BaseException as error:  # noqa: BLE001  (raised again in the driver's thread by `result`)
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def result(self) -> None:
+        """Raise what the call raised."""
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,231 @@
+"""One migration while it is being driven: the ledger's row, both hosts, and the one way to commit an intent."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import attrs
+
+from numaferry.errors import Conflict, HostError, NotFound
+from numaferry.migration.evidence import Sight, Unreachable
+from numaferry.migration.states import next_status
+from numaferry.model import Ownership, mutated_migration_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numaferry.ledger import HostRecord, Ledger
+    from numaferry.migration.states import Event
+    from numaferry.migration.steps import Step
+    from numaferry.model import Instance, JobInfo, Migration
+    from numaferry.virt.port import Hypervisor
+
+T = TypeVar("T")
+
+#: How often a call that only tidies up is made before it is left to the audit.
+TRIES = 2
+
+
+class AuditReport(Protocol):
+    """What the engine needs to know of an audit; `numaferry.audit.AuditResult` is one."""
+
+    @property
+    def findings(self) -> Sequence[FindingLike]:
+        """Where promise and reality disagree."""
+        ...
+
+    @property
+    def cost_ms(self) -> float:
+        """How long the audit took."""
+        ...
+
+
+class FindingLike(Protocol):
+    """A finding's sentence is all that the engine tells."""
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, with its numbers."""
+        ...
+
+
+class TakenOver(Conflict):
+    """Another controller drives this migration now: this one must not touch anything more."""
+
+    code = "taken-over"
+
+
+@attrs.frozen(slots=True)
+class Tools:
+    """What an engine works with; `sleep` and the intervals are replaced in tests and simulations."""
+
+    ledger: Ledger
+    connect: Callable[[HostRecord], Hypervisor]
+    audit: Callable[[str], AuditReport]
+    on_progress: Callable[[Migration, JobInfo | None], None]
+    controller: str
+    #: The table of steps; tests give one with faults in it.
+    steps: tuple[Step, ...]
+    sleep: Callable[[float], None]
+    clock: Callable[[], float]
+    poll_s: float = 0.5
+    #: How often progress is written to the ledger, which is the heartbeat too; each poll would overload it.
+    heartbeat_s: float = 10.0
+    wait_s: float = 2.0
+    #: Between two looks that have to agree.
+    settle_s: float = 1.0
+    waits: int = 15
+
+
+@attrs.define(slots=True)
+class Move:
+    """A migration being driven. `migration` is the row as last committed or read."""
+
+    tools: Tools
+    migration: Migration
+    instance: Instance
+    source: HostRecord
+    dest: HostRecord
+    _hypervisors: dict[str, Hypervisor] = attrs.field(factory=dict, init=False)
+
+    @classmethod
+    def load(cls, tools: Tools, migration_id: int) -> Move:
+        """Read a migration with its instance and both hosts from the ledger; raises NotFound."""
+        ledger = tools.ledger
+        migration = ledger.migration(migration_id)
+        instance = ledger.instance_by_uuid(migration.instance_uuid)
+        if instance is None:
+            raise NotFound(
+                f"migration {migration.id} is of instance {migration.instance_uuid}, which the ledger has forgotten",
+                hint="numaferry instance list shows what it has",
+            )
+        return cls(tools, migration, instance, ledger.host(migration.source), ledger.host(migration.dest))
+
+    def close(self) -> None:
+        """Close what was opened to both hosts."""
+        for hypervisor in self._hypervisors.values():
+            with contextlib.suppress(HostError):
+                hypervisor.close()
+        self._hypervisors.clear()
+
+    # the two hosts
+
+    @property
+    def uuid(self) -> str:
+        """The domain's UUID."""
+        return self.migration.instance_uuid
+
+    @property
+    def source_host(self) -> Hypervisor:
+        """The source's hypervisor, opened when first needed; raises HostUnreachable."""
+        return self._open(self.source)
+
+    @property
+    def dest_host(self) -> Hypervisor:
+        """The destination's hypervisor, opened when first needed; raises HostUnreachable."""
+        return self._open(self.dest)
+
+    def _open(self, record: HostRecord) -> Hypervisor:
+        if record.name not in self._hypervisors:
+            self._hypervisors[record.name] = self.tools.connect(record)
+        return self._hypervisors[record.name]
+
+    def look(self) -> tuple[Sight, JobInfo | None, Sight]:
+        """Ask both hosts for the domain, and the source for its job; a host that can't be asked is Unreachable."""
+        try:
+            # the job first: one that ends between the two questions is then seen again, not missed
+            job = self.source_host.job(self.uuid)
+            source: Sight = self.source_host.domain(self.uuid)
+        except HostError as error:
+            job, source = None, Unreachable(error.message)
+        try:
+            dest: Sight = self.dest_host.domain(self.uuid)
+        except HostError as error:
+            dest = Unreachable(error.message)
+        return source, job, dest
+
+    # the instance on either side
+
+    @property
+    def mutated(self) -> Instance:
+        """The instance as it will be on the destination: the only source of the new XML and links."""
+        return mutated_migration_context(attrs.evolve(self.instance, migration_context=self.migration.context))
+
+    @property
+    def original(self) -> Instance:
+        """The instance as it was on the source, also after the flip."""
+        context = self.migration.context
+        if context is None:
+            return self.instance
+        return attrs.evolve(
+            self.instance,
+            host=self.migration.source,
+            numa_topology=context.old_numa_topology,
+            pci_devices=context.old_pci_devices,
+            vifs=context.old_vifs,
+        )
+
+    def mark(self, host: HostRecord, *, moving: bool) -> Ownership | None:
+        """Return what the domain's metadata says on this host: the claim there, and the migration while it moves."""
+        holdings = self.tools.ledger.view(host.name).holdings
+        claim = next((one.claim_id for one in holdings if one.instance_uuid == self.uuid), None)
+        if claim is None:
+            return None
+        return Ownership(self.tools.ledger.ledger_id, claim, self.migration.uuid if moving else "")
+
+    # the ledger
+
+    def memo(self, key: str) -> str | None:
+        """Return what was noted about the state before the move, or None."""
+        return dict(self.migration.source_memo).get(key)
+
+    def guard(self) -> None:
+        """Read the migration again before touching a host; raises TakenOver where another controller drives it."""
+        self.migration = self.tools.ledger.migration(self.migration.id)
+        if self.migration.controller not in {"", self.tools.controller}:
+            raise TakenOver(
+                f"migration {self.migration.id} is driven by {self.migration.controller} now",
+                hint=f"watch it: numaferry migration show {self.migration.id}",
+            )
+
+    def commit(
+        self,
+        sentence: str,
+        *,
+        step: str | None = None,
+        event: Event | None = None,
+        reason: str | None = None,
+        memo: dict[str, str] | None = None,
+    ) -> None:
+        """Commit an intent or an outcome: step, transition and memo, with the sentence that says it.
+
+        Swaps only where the status is still the one last seen. Raises Conflict, and TakenOver before that.
+        """
+        self.guard()
+        now = self.migration
+        notes = None if memo is None else tuple(sorted({**dict(now.source_memo), **memo}.items()))
+        self.migration = self.tools.ledger.set_migration(
+            now.id,
+            sentence=sentence,
+            status=None if event is None else next_status(now.status, event),
+            step=step,
+            reason=reason,
+            controller=self.tools.controller,
+            source_memo=notes,
+            expected_status=now.status,
+        )
+        self.tools.on_progress(self.migration, None)
+
+    def tidy(self, what: str, work: Callable[[], T]) -> T | None:
+        """Make a call that only tidies up: tried twice, then told in an event and left to the audit."""
+        for left in reversed(range(TRIES)):
+            try:
+                return work()
+            except NotFound as error:
+                self.commit(f"{what}: nothing to do, {error.message}")
+                return None
+            except HostError as error:
+                if not left:
+                    self.commit(f"{what} did not work and is left to the audit: {error.message}")
+        return None

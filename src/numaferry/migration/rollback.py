@@ -1,0 +1,23 @@
+"""Undoing, in reverse. The guest runs on the source, or has ended there; each undo may run twice, or for nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numaferry.migration.prepare import OWNERSHIP, noted_ownership
+
+if TYPE_CHECKING:
+    from numaferry.migration.move import Move
+
+
+def rollback_live_migration(move: Move) -> None:
+    """Give the guest on the source the mark back that it bore before the move."""
+    if move.memo(OWNERSHIP) is None:
+        return
+    mark = noted_ownership(move)
+    move.tidy(f"restoring the mark on {move.source.name}", lambda: move.source_host.set_ownership(move.uuid, mark))
+
+
+def rollback_live_migration_at_destination(move: Move) -> None:
+    """Take back what `plug_vifs` made on the destination."""
+    move.tidy(f"unplugging the links on {move.dest.name}", lambda: move.dest_host.unplug_vifs(move.mutated))

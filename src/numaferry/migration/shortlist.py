@@ -1,0 +1,112 @@
+"""From a wish to a claim: checks on the guest and on a shortlist, reads only, then one transaction."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from numaferry.errors import CheckFailed, ClaimLost, HostUnreachable, NoFit, NumaferryError
+from numaferry.migration.checks import (
+    check_can_live_migrate_destination,
+    check_can_live_migrate_source,
+    look_at_dest,
+    look_at_source,
+    refuse,
+)
+from numaferry.migration.links import dest_vifs
+from numaferry.migration.prepare import FORCE, domain_type
+from numaferry.scheduler import select_destinations
+
+if TYPE_CHECKING:
+    from numaferry.ledger import HostRecord
+    from numaferry.migration.move import Tools
+    from numaferry.model import Instance, Migration, Vif
+
+#: How many of the best hosts are asked before the claim: each costs a connection, and the claim chooses among those
+#: that passed.
+SHORTLIST: Final = 5
+CLAIM_TRIES: Final = 4
+
+
+def choose_and_claim(
+    tools: Tools, instance: Instance, dest: str | None, bandwidth_mib_s: int, *, force: bool
+) -> Migration:
+    """Return the accepted migration; raises as `MigrationEngine.start` says, and nothing is claimed then."""
+    source = tools.ledger.host(instance.host)
+    kind = _check_guest(tools, source, instance, force=force)
+    candidates = select_destinations(tools.ledger, instance, dest=dest)
+    if not candidates:
+        raise _no_fit(instance, candidates.misfits)
+    passed = _shortlist(tools, source, instance, candidates, kind)
+    for left in reversed(range(CLAIM_TRIES)):
+        try:
+            claim = tools.ledger.live_migration_claim(
+                instance.uuid,
+                passed,
+                vifs=lambda record: _links(instance, source, record),
+                bandwidth_mib_s=bandwidth_mib_s,
+                controller=tools.controller,
+            )
+            break
+        except ClaimLost:
+            if not left:
+                raise
+    if not force:
+        return claim.migration
+    memo = ((FORCE, "1"),)
+    return tools.ledger.set_migration(claim.migration.id, sentence="forced by the operator", source_memo=memo)
+
+
+def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force: bool) -> str:
+    """Check the guest where it is; returns its domain type. Raises CheckFailed, Conflict, NotManaged."""
+    with closing(tools.connect(source)) as hypervisor:
+        view = look_at_source(source.name, hypervisor, instance.uuid)
+    checks = check_can_live_migrate_source(view, instance, tools.ledger.ledger_id, force=force)
+    refuse(checks, f"{instance.name} can't leave {source.name}")
+    return domain_type(view.domain.xml) if view.domain else "kvm"
+
+
+def _shortlist(
+    tools: Tools, source: HostRecord, instance: Instance, candidates: tuple[str, ...], kind: str
+) -> tuple[str, ...]:
+    """Return those of the best candidates that pass; raises with every reason where none does."""
+    passed: list[str] = []
+    refused: list[NumaferryError] = []
+    for name in candidates:
+        try:
+            _check_candidate(tools, source, instance, name, kind)
+            passed.append(name)
+        except (CheckFailed, HostUnreachable) as error:
+            refused.append(error)
+        if len(passed) == SHORTLIST:
+            break
+    if passed:
+        return tuple(passed)
+    if len(refused) == 1:
+        raise refused[0]
+    words = "; ".join(error.message for error in refused)
+    raise CheckFailed(f"none of {len(refused)} hosts that fit passed the checks: {words}", hint=refused[0].hint)
+
+
+def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name: str, kind: str) -> None:
+    record = tools.ledger.host(name)
+    links = _links(instance, source, record)
+    with closing(tools.connect(record)) as hypervisor:
+        view = look_at_dest(name, hypervisor, links)
+    refuse(
+        check_can_live_migrate_destination(view, instance, source.facts, kind), f"{instance.name} can't go to {name}"
+    )
+
+
+def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[Vif, ...]:
+    return dest_vifs(instance.vifs, source.config, record.name, record.config)
+
+
+def _no_fit(instance: Instance, misfits: tuple[object, ...]) -> NoFit:
+    said = "; ".join(f"{getattr(one, 'host', '?')}: {getattr(one, 'reason', '?')}" for one in misfits)
+    suggestions = [text for one in misfits for text in getattr(one, "suggestions", ())]
+    return NoFit(
+        f"{instance.name} does not fit on any of {len(misfits)} other hosts" + (f" ({said})" if said else ""),
+        hint=suggestions[0] if suggestions else f"numaferry explain {instance.name}",
+        misfits=misfits,
+    )
