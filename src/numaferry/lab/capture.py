@@ -21,7 +21,7 @@ from numaferry.lab.commands import run
 from numaferry.lab.network import DATA_BRIDGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numaferry.lab.model import Lab
 
@@ -44,9 +44,7 @@ def count_frames_by_link(lab: Lab, seconds: float) -> Mapping[str, Mapping[str, 
     """
     links = json.loads(run(["ip", "-n", lab.netns, "-j", "link", "show", "master", DATA_BRIDGE]) or "[]")
     names = [link["ifname"] for link in links if link]
-    # a namespace belongs to a thread: one of its own enters it, opens the sockets and ends
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        sockets = thread.submit(_open_inside, lab.netns, names).result()
+    sockets = packet_sockets(lab.netns, names)
     try:
         return _count(dict(zip(names, sockets, strict=True)), seconds)
     finally:
@@ -54,7 +52,17 @@ def count_frames_by_link(lab: Lab, seconds: float) -> Mapping[str, Mapping[str, 
             opened.close()
 
 
-def _open_inside(netns: str, names: list[str]) -> list[socket.socket]:
+def packet_sockets(netns: str, names: Sequence[str]) -> list[socket.socket]:
+    """Return a socket per link of a network namespace that receives all its frames, whole and without blocking.
+
+    Raises EnvironmentLacking when the namespace can't be entered or a link isn't there.
+    """
+    # a namespace belongs to a thread: one of its own enters it, opens the sockets and ends
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(_open_inside, netns, names).result()
+
+
+def _open_inside(netns: str, names: Sequence[str]) -> list[socket.socket]:
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         descriptor = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,7 +125,6 @@ def _settings(place: _Place) -> dict[str, str]:
         "data_link": DATA_LINKS[place.index],
         "bridge": BRIDGE,
         "pages": " ".join(map(str, place.spec.pages_2m)),
-        "now": str(int(time.time())),
     }
 
 
