@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from numaferry.fit.floating import base_memory_free_kib
 from numaferry.fit.suggest import floating_suggestions, suggestions
 from numaferry.fit.words import and_list, kib, page
 from numaferry.model import Misfit, Shortage
@@ -45,7 +46,7 @@ def floating_misfit(
     """Return why a guest without cells does not fit on the host as a whole."""
     shortages = [_total(total) for total in short]
     if devices.met(None) < devices.wanted():
-        shortages.append(_devices_short(devices, None))
+        shortages.append(_too_few_devices(devices.met(None), devices.wanted()))
     reason = shortages[0].sentence
     if not explain:
         return Misfit(host.name, reason)
@@ -128,7 +129,7 @@ def _whole_host(question: Question) -> list[Shortage]:
         sentence = _hall_sentence(pairs, hall)
         found.append(Shortage("distinct-cells", len(hall.rows), len(hall.columns), sentence=sentence))
     elif hall is None and not question.totals:
-        found.append(_devices_short(question.devices, question))
+        found.append(_coupling_short(question))
     return found
 
 
@@ -137,30 +138,32 @@ def _total(total: Total) -> Shortage:
     return Shortage(total.resource, total.needed, free, sentence=f"needs {total.needed} {total.words}, {free} free")
 
 
-def _devices_short(devices: Devices, question: Question | None) -> Shortage:
-    """Return the shortage of devices or networks; the pairs are all right where this is asked for cells."""
-    cells = None if question is None else (1 << len(question.pairs.rooms)) - 1
-    met, wanted = devices.met(cells), devices.wanted()
+def _coupling_short(question: Question) -> Shortage:
+    """Return what is short where every guest cell has a host cell, but not the devices, networks or base pages."""
+    if question.base_missing_kib:
+        free = max(0, base_memory_free_kib(question.host))
+        needed = free + question.base_missing_kib
+        sentence = f"needs {kib(needed)} in base pages, floating guests leave {kib(free)}"
+        return Shortage("memory", needed, free, sentence=sentence)
+    pairs, devices = question.pairs, question.devices
+    everywhere = (1 << len(pairs.rooms)) - 1
+    met, wanted = devices.met(everywhere), devices.wanted()
     if met < wanted:
-        sentence = f"needs {wanted} devices, {met} free that match alias and affinity"
-        return Shortage("pci", wanted, met, sentence=sentence)
-    if question is not None and devices.far((1 << len(question.pairs.rooms)) - 1) is not None:
-        near = [room.id for index, room in enumerate(question.pairs.rooms) if devices.relevant >> index & 1]
-        what = "devices" if wanted else "networks"
-        sentence = (
-            f"the {what} asked for are near host cells {and_list(near)}; no placement of the guest uses enough of them"
-        )
-        best = _most_met(question)
-        return Shortage("pci", max(wanted, best + 1), best, sentence=sentence)
-    return Shortage("memory", 1, 0, sentence="floating guests leave too few base pages for the page sizes that fit")
-
-
-def _most_met(question: Question) -> int:
-    """Return how many of the devices can be had with the assignment that the matching alone would give."""
-    cells = 0
+        return _too_few_devices(met, wanted)
+    usable = 0
     for row in question.rows:
-        cells |= row
-    return min(question.devices.met(cells), max(0, question.devices.wanted() - 1))
+        usable |= row
+    met = min(devices.met(usable), max(0, wanted - 1))
+    near = [room.id for index, room in enumerate(pairs.rooms) if devices.relevant >> index & 1]
+    what = "devices" if wanted else "networks"
+    cells = f"host cell{'s' if len(near) > 1 else ''} {and_list(near)}" if near else "no host cell"
+    sentence = f"the {what} asked for are near {cells}; no placement of the guest's cells uses enough of them"
+    return Shortage("pci", max(wanted, 1), met, sentence=sentence)
+
+
+def _too_few_devices(met: int, wanted: int) -> Shortage:
+    sentence = f"needs {wanted} device{'s' if wanted > 1 else ''}, {met} free that match{'es' if met == 1 else ''}"
+    return Shortage("pci", wanted, met, sentence=f"{sentence} alias and affinity")
 
 
 # -- the one sentence ------------------------------------------------------------------------------------------------
@@ -172,11 +175,7 @@ def _reason(question: Question, by_pair: dict[tuple[int, int], list[Shortage]]) 
     if guests > rooms:
         return _too_few_cells(guests, rooms)
     if hall is None:
-        return (
-            _total(question.totals[0]).sentence
-            if question.totals
-            else _devices_short(question.devices, question).sentence
-        )
+        return _total(question.totals[0]).sentence if question.totals else _coupling_short(question).sentence
     if len(hall.rows) > 1 or hall.columns:
         return _hall_sentence(pairs, hall)
     place = hall.rows[0]

@@ -35,6 +35,8 @@ class Question:
         self.rows: list[int] = []
         #: Why there is no matching, where there is none.
         self.hall: Hall | None = None
+        #: KiB of base pages that even the thriftiest assignment lacks beside what floats.
+        self.base_missing_kib = 0
 
     def assignment(self) -> list[int] | None:
         """Return the host cell number of each guest cell for some valid placement, or None."""
@@ -56,7 +58,10 @@ class Question:
             columns = by_row(whole)
         if not self.within_base_pages(columns):
             columns = self.thriftiest(columns)
-        return columns if self.within_base_pages(columns) else None
+            if not self.within_base_pages(columns):
+                self.base_missing_kib = self.base_kib(columns) - base_memory_free_kib(self.host)
+                return None
+        return columns
 
     def _candidates(self) -> list[int]:
         """Return the host cells whose choice matters to devices or networks and that a guest cell fits on."""
@@ -91,8 +96,11 @@ class Question:
         """Tell whether an assignment takes no more base pages than floating guests leave on the host."""
         if not self.host.floating_memory_kib or self.host.limits is None:
             return True
-        pairs = zip(self.pairs.guests, columns, strict=True)
-        return sum(self._base_kib(guest, index) for guest, index in pairs) <= base_memory_free_kib(self.host)
+        return self.base_kib(columns) <= max(0, base_memory_free_kib(self.host))
+
+    def base_kib(self, columns: list[int]) -> int:
+        """Return how much memory in base pages an assignment takes (KiB)."""
+        return sum(self._base_kib(guest, index) for guest, index in zip(self.pairs.guests, columns, strict=True))
 
     def _base_kib(self, guest: Guest, index: int) -> int:
         """Return how much memory in base pages a pair that fits takes (KiB)."""

@@ -5,17 +5,21 @@ Only what is in use can be given back: where a cell is too small even when empty
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import attrs
 
 from numaferry.fit.pairs import Room
-from numaferry.fit.words import kib, page
+from numaferry.fit.words import counted, kib, page
 from numaferry.model import CpuSet
 
 if TYPE_CHECKING:
     from numaferry.fit.pairs import Guest, Pairs
     from numaferry.model import CellState, HostState
+
+#: Words for one thing, or for an amount.
+_ONE = re.compile(r"1 |CPU |.* of memory$")
 
 
 @attrs.frozen(slots=True)
@@ -42,7 +46,7 @@ def relief(pairs: Pairs, host: HostState, guest: Guest, index: int) -> Relief | 
     if not parts or not pairs.fits_room(guest, Room(after)):
         return None
     cells = (*host.cells[:index], after, *host.cells[index + 1 :])
-    verb = "is" if len(parts) == 1 and parts[0].startswith("1 ") else "are"
+    verb = "is" if len(parts) == 1 and _ONE.match(parts[0]) else "are"
     cost = (len(parts), len(state.pinned - after.pinned), _freed_kib(state, after))
     words_all = f"{' and '.join(parts)} {verb} freed on host cell {state.id}"
     return Relief(words_all, attrs.evolve(host, cells=cells), cost)
@@ -60,7 +64,7 @@ def _free_cpus(pairs: Pairs, guest: Guest, state: CellState) -> tuple[CellState,
         if missing > len(pinned):
             return None
         freed = CpuSet.of(list(pinned)[:missing])
-        words = f"{missing} more dedicated CPU{'s' if missing > 1 else ''}"
+        words = counted(missing, "more dedicated CPU")
         return attrs.evolve(state, pinned=state.pinned - freed), [words]
     after = state
     while not pairs.cpus_suffice(guest, Room(after)):
@@ -92,7 +96,7 @@ def _free_shared(pairs: Pairs, guest: Guest, state: CellState) -> tuple[CellStat
         return state, []
     if missing > state.shared_vcpus:
         return None
-    words = f"{missing} shared vCPU{'s' if missing > 1 else ''}"
+    words = counted(missing, "shared vCPU")
     return attrs.evolve(state, shared_vcpus=state.shared_vcpus - missing), [words]
 
 
@@ -119,7 +123,7 @@ def _free_memory(pairs: Pairs, guest: Guest, state: CellState) -> tuple[CellStat
     if not choices:
         return None
     _, missing, size, after = min(choices, key=lambda choice: choice[:3])
-    return after, [f"{missing} more page{'s' if missing > 1 else ''} of {page(size)}"]
+    return after, [f"{counted(missing, 'more page')} of {page(size)}"]
 
 
 def _without(state: CellState, size: int, amount_kib: int) -> CellState | None:

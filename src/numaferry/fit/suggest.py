@@ -14,6 +14,7 @@ from numaferry.fit.devices import Devices
 from numaferry.fit.floating import totals_for_floating
 from numaferry.fit.question import Question
 from numaferry.fit.relief import Relief, relief
+from numaferry.fit.words import counted, kib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +89,7 @@ def _reliefs(question: Question) -> Iterator[Relief]:
     """Yield what may bring this question nearer to an answer, by what it failed at."""
     if question.hall is not None:
         yield from _reliefs_of_cells(question)
-    elif question.totals:
+    elif question.totals or question.base_missing_kib:
         yield from _reliefs_of_floating(question)
     else:
         yield from _reliefs_of_devices(question.host, question.request)
@@ -112,15 +113,18 @@ def _reliefs_of_cells(question: Question) -> Iterator[Relief]:
 
 def _reliefs_of_floating(question: Question) -> Iterator[Relief]:
     """Yield what floating guests would have to give back."""
-    host = question.host
+    host, base = question.host, question.base_missing_kib
+    if base and base <= host.floating_memory_kib:
+        after = attrs.evolve(host, floating_memory_kib=host.floating_memory_kib - base)
+        yield Relief(f"floating guests with {kib(base)} leave", after, (1, 0, base))
     for total in question.totals:
         missing = total.needed - total.free
         if total.resource == "shared-cpus" and missing <= host.floating_vcpus:
             after = attrs.evolve(host, floating_vcpus=host.floating_vcpus - missing)
-            yield Relief(f"floating guests with {missing} vCPUs leave", after, (1, missing, 0))
+            yield Relief(f"floating guests with {counted(missing, 'vCPU')} leave", after, (1, missing, 0))
         if total.resource == "memory" and missing <= host.floating_memory_kib:
             after = attrs.evolve(host, floating_memory_kib=host.floating_memory_kib - missing)
-            yield Relief(f"floating guests with {missing} KiB leave", after, (1, 0, missing))
+            yield Relief(f"floating guests with {kib(missing)} leave", after, (1, 0, missing))
 
 
 def _reliefs_of_devices(host: HostState, request: NumaRequest) -> Iterator[Relief]:
@@ -160,12 +164,12 @@ def _without_wishes(host: HostState, request: NumaRequest) -> list[Change]:
 def floating_changes(host: HostState, request: NumaRequest) -> tuple[Change, ...]:
     """Return what would make room for a guest that is charged to the host as a whole."""
     after, words = host, []
-    for resource, unit in (("shared-cpus", "shared vCPUs"), ("memory", "KiB of memory")):
+    for resource in ("shared-cpus", "memory"):
         totals = [total for total in totals_for_floating(after, request) if total.resource == resource]
         missing = max(total.needed - total.free for total in totals)
         if missing > 0:
             after = _unload(after, resource, missing)
-            words.append(f"{missing} {unit}")
+            words.append(kib(missing) + " of memory" if resource == "memory" else counted(missing, "shared vCPU"))
     if words and _fits(after, request):
         return (Change(f"fits if guests with {' and '.join(words)} leave the host", after, request),)
     found = []

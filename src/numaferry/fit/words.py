@@ -25,3 +25,8 @@ def and_list(ids: Sequence[int]) -> str:
     """Return ``0, 1 and 2``."""
     words = [str(one) for one in ids]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def counted(number: int, thing: str) -> str:
+    """Return ``1 vCPU`` or ``2 vCPUs``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
