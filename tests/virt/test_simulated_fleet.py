@@ -130,7 +130,7 @@ def test_what_a_host_lacks_is_found_when_the_guest_starts(fleet, old, new, text)
     ("old", "new", "what"),
     [
         ("<vcpu placement='static'>2<", "<vcpu placement='static'>3<", "vCPU count 3"),
-        ("memory='64' unit='MiB'", "memory='62' unit='MiB'", r"Size of target NUMA node 0 \(63488\) doesn't match"),
+        ("memory='65536'", "memory='63488'", r"Size of target NUMA node 0 \(63488\) doesn't match"),
         ("52:54:00:00:00:01", "52:54:00:00:00:02", "network card mac 52:54:00:00:00:02 does not match"),
     ],
 )

@@ -20,7 +20,7 @@ from numaferry.model import CpuSet, DomainState, HostTopology
 from numaferry.model.notation import parse_topology
 from numaferry.virt.simulated import registry
 from numaferry.virt.simulated.faults import ACTIONS, CONTROLLER, POINTS, SCENARIOS, Event, Fault
-from numaferry.virt.simulated.guest_xml import read_config, with_uuid, without_id
+from numaferry.virt.simulated.guest_xml import as_defined, read_config, without_id
 from numaferry.virt.simulated.host import SimDomain, SimHost
 from numaferry.virt.simulated.hypervisor import SimulatedHypervisor
 from numaferry.virt.simulated.job import Phase
@@ -133,7 +133,7 @@ class Fleet:
         """Boot a guest and return its UUID, given where the XML has none. Raises HypervisorError as libvirt."""
         with self.lock:
             place = self.host(host)
-            made = with_uuid(xml, str(uuids.UUID(int=self._random.getrandbits(128), version=4)))
+            made = as_defined(xml, str(uuids.UUID(int=self._random.getrandbits(128), version=4)))
             domain = place.begin(made, reason="starting-up", persistent=without_id(made) if persistent else None)
             domain.state, domain.reason = DomainState.RUNNING, "booted"
             life = self.lives.setdefault(domain.uuid, Life())
@@ -145,7 +145,7 @@ class Fleet:
     def define_guest(self, host: str, xml: str) -> str:
         """Define a persistent guest that is off, and return its UUID."""
         with self.lock:
-            made = with_uuid(xml, str(uuids.UUID(int=self._random.getrandbits(128), version=4)))
+            made = as_defined(xml, str(uuids.UUID(int=self._random.getrandbits(128), version=4)))
             config = read_config(made)
             self.host(host).domains[config.uuid] = SimDomain(
                 config.uuid, config.name, DomainState.SHUTOFF, "unknown", live=None, persistent=without_id(made)

@@ -188,15 +188,27 @@ def abi_difference(source: GuestConfig, dest: GuestConfig) -> str:
     return ""
 
 
-def with_uuid(xml: str, uuid: str) -> str:
-    """Return the XML with this UUID where it has none, as libvirt gives one."""
+def as_defined(xml: str, uuid: str) -> str:
+    """Return the XML as libvirt tells it once it has read it: sizes in KiB, cells numbered, with a UUID."""
+    read_config(xml)
     root = etree.fromstring(xml)
-    if root.findtext("uuid"):
-        return xml
     name = root.find("name")
-    element = etree.Element("uuid")
-    element.text = uuid
-    root.insert(0 if name is None else root.index(name) + 1, element)
+    if not root.findtext("uuid"):
+        element = etree.Element("uuid")
+        element.text = uuid
+        root.insert(0 if name is None else root.index(name) + 1, element)
+    memory = root.find("memory")
+    for size in [one for one in (memory, root.find("currentMemory")) if one is not None]:
+        size.text = str(_size_kib(size, size.text))
+        size.set("unit", "KiB")
+    if memory is not None and root.find("currentMemory") is None:
+        current = etree.Element("currentMemory", unit="KiB")
+        current.text = memory.text
+        root.insert(root.index(memory) + 1, current)
+    for index, cell in enumerate(root.iterfind("cpu/numa/cell")):
+        cell.set("memory", str(_size_kib(cell, cell.get("memory"))))
+        cell.set("id", cell.get("id", str(index)))
+        cell.set("unit", "KiB")
     return etree.tostring(root, encoding="unicode")
 
 
