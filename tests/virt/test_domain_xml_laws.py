@@ -55,7 +55,11 @@ def guests(draw):
     memnodes = [f"<memnode cellid='{number}' mode='strict' nodeset='{number}'/>" for number, _, _ in cells]
     numatune = draw(
         st.sampled_from(
-            [[], [f"<memory mode='strict' nodeset='0-{len(cells) - 1}'/>"], ["<memory nodeset='0'/>", *memnodes]]
+            [
+                [],
+                [f"<memory mode='strict' nodeset='{CpuSet.of(range(len(cells)))}'/>"],
+                ["<memory nodeset='0'/>", *memnodes],
+            ]
         )
     )
     hugepages = "<hugepages><page size='2048' unit='KiB'/></hugepages>" if pages == 2048 else ""
