@@ -47,7 +47,7 @@ def test_it_answers_moves_and_lets_go_of_its_nic(namespaces_lab: Lab, connection
     source.exec(LEAVE)
     dest.exec(JOIN)
     assert dest.exec(PING).exit_code == 0
-    ports = [f"labup0-{index}" for index in (1, 2)]
+    ports = ["b1", "b2"]
     with listening(namespaces_lab.netns, ports) as frames_during:
         assert {frame.link for frame in frames_during(3) if frame.mac == MAC} == {ports[1]}
 

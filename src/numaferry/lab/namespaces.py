@@ -136,9 +136,13 @@ def _start(site: Site, network: LabNetwork, index: int) -> Process:
 
 
 def _make_links(network: LabNetwork, netns: str, index: int) -> None:
-    """Plug the host into the lab's bridges; the links go with the namespaces."""
-    for link, bridge in (("mgmt0", MANAGEMENT_BRIDGE), (DATA_LINKS[index], DATA_BRIDGE), ("labup0", DATA_BRIDGE)):
-        port = f"{link[:10]}-{index + 1}"
+    """Plug the host into the lab's bridges by ports mN, dN and bN (N from 1); the links go with the namespaces."""
+    number = index + 1
+    for link, port, bridge in (
+        ("mgmt0", f"m{number}", MANAGEMENT_BRIDGE),
+        (DATA_LINKS[index], f"d{number}", DATA_BRIDGE),
+        ("labup0", f"b{number}", DATA_BRIDGE),
+    ):
         run(["ip", "-n", network.netns, "link", "add", port, "type", "veth", "peer", "name", link, "netns", netns])
         run(["ip", "-n", network.netns, "link", "set", port, "master", bridge, "up"])
         run(["ip", "-n", netns, "link", "set", link, "up"])

@@ -7,18 +7,14 @@ guests send the same in a UDP datagram. Which port a frame came in by tells whic
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import select
-import socket
 import struct
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from numaferry.errors import EnvironmentLacking
+from numaferry.lab.capture import packet_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,9 +22,7 @@ if TYPE_CHECKING:
 ETHERTYPE_TINY = 0x88B5
 ETHERTYPE_IPV4 = 0x0800
 WORD = b"numaferry"
-ETH_P_ALL = 3
 PACKET_OUTGOING = 4
-CLONE_NEWNET = 0x40000000
 
 _COUNTER = struct.Struct(">I")
 
@@ -53,42 +47,14 @@ def parse_frame(link: str, data: bytes) -> Frame | None:
     return Frame(link=link, mac=data[6:12].hex(":"), counter=counter)
 
 
-def _in_netns(name: str, make: Callable[[], None]) -> None:
-    """Call `make` in a thread of the network namespace `name`: the namespace is a thread's own (setns(2))."""
-    failed: list[OSError] = []
-
-    def entered() -> None:
-        try:
-            descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-                make()
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=entered)
-    thread.start()
-    thread.join()
-    if failed:
-        raise EnvironmentLacking(f"network namespace {name}: {failed[0]}", hint="numaferry lab status") from failed[0]
-
-
 @contextlib.contextmanager
 def listening(netns: str, links: Iterable[str]) -> Iterator[Callable[[float], tuple[Frame, ...]]]:
     """Listen at `links` inside `netns`; what is yielded returns the frames that come in during a number of seconds.
 
     Raises EnvironmentLacking when the namespace or a link is not there, or without root.
     """
-    taps: dict[socket.socket, str] = {}
-
-    def make() -> None:
-        for link in links:
-            tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
-            taps[tap] = link
-            tap.bind((link, ETH_P_ALL))
+    names = tuple(links)
+    taps = dict(zip(packet_sockets(netns, names), names, strict=True))
 
     def collect(seconds: float) -> tuple[Frame, ...]:
         frames, deadline = [], time.monotonic() + seconds
@@ -102,7 +68,6 @@ def listening(netns: str, links: Iterable[str]) -> Iterator[Callable[[float], tu
         return tuple(frames)
 
     try:
-        _in_netns(netns, make)
         yield collect
     finally:
         for tap in taps:
