@@ -114,7 +114,7 @@ class Hypervisor(Protocol):
         ...
 
     def resume(self, uuid: str) -> None:
-        """Let a paused domain run; a running one is left alone. Raises NotFound."""
+        """Let a paused domain run; a running one is left alone, one that is off refused. Raises NotFound."""
         ...
 
     def set_pins(

@@ -122,7 +122,7 @@ class LibvirtHypervisor(ClosesOnExit):
         """Let a paused domain run."""
 
         def run(domain: libvirt.virDomain) -> None:
-            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
                 domain.resume()
 
         self._on(self._connections.control, uuid, run)
@@ -157,10 +157,15 @@ def live_migration(connection: Connection, call: MigrateCall) -> None:
     """
     parameters, flags = jobs.migrate_arguments(call)
 
-    def migrate(opened: libvirt.virConnect) -> None:
-        opened.lookupByUUIDString(call.uuid).migrateToURI3(call.dest_uri, parameters, flags)
+    domain = connection.call(lambda opened: opened.lookupByUUIDString(call.uuid))
 
-    connection.call(migrate, secrets=jobs.secrets_in(call.dest_xml, call.persistent_xml))
+    def migrate(_: libvirt.virConnect) -> None:
+        domain.migrateToURI3(call.dest_uri, parameters, flags)
+
+    try:
+        connection.call(migrate, secrets=jobs.secrets_in(call.dest_xml, call.persistent_xml))
+    except NotFound as error:  # it was there a moment ago: a transient guest that ended while it was being moved
+        raise HypervisorError(error.message, hint="the guest ended by itself while it was being moved") from None
 
 
 def connect(uri: str) -> Hypervisor:

@@ -79,6 +79,8 @@ def read_job(domain: libvirt.virDomain) -> JobInfo | None:
     try:
         return job_info(domain.jobStats())
     except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:  # the domain is off
+            return None
         if error.get_error_code() == _ONLY_ON_SOURCE or _NO_FIGURES_YET in str(error):
             return JobInfo()
         raise
