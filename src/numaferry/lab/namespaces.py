@@ -19,6 +19,7 @@ import shutil
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,8 +86,10 @@ def build(site: Site, notations: Sequence[str]) -> Lab:
     starting = [_start(site, network, index) for index in range(len(notations))]
     hosts = tuple(_host(site, network, index, outside) for index, outside in enumerate(starting))
     site.say(f"{len(hosts)} libvirtds started; waiting until they answer")
-    for host in hosts:
-        _wait_until_ready(site, host)
+    # at once, since the first question makes a libvirtd that never met this QEMU probe it for a second or two
+    with ThreadPoolExecutor(max_workers=len(hosts)) as waiting:
+        for answer in [waiting.submit(_wait_until_ready, site, host) for host in hosts]:
+            answer.result()
     _keep_capabilities(site)
     return Lab(
         kind="namespaces",
