@@ -87,8 +87,8 @@ def test_the_tiny_guest_runs_on_kvm_whatever_kind_of_kvm_it_is(namespaces_lab: L
     host = namespaces_lab.hosts[0]
     watch = SerialWatch.of_new(namespaces_lab.share / "kvm.serial")
     connections[0].createXML(domain_xml(spec_of(namespaces_lab, host, "kvm", domain_type="kvm")))
-    watch.until_count(3, timeout_s=60)
-    assert watch.until_more(5, timeout_s=60).intact
+    watch.until_count(3, timeout_s=180)
+    assert watch.until_more(5, timeout_s=180).intact
     assert {name for name in affinity(host, "kvm") if name.startswith("CPU")} == {"CPU 0/KVM", "CPU 1/KVM"}
 
 
@@ -127,7 +127,7 @@ def test_a_plain_virsh_migrate_keeps_the_guest_counting(namespaces_lab: Lab, con
         )
         report = watch.until_more(20)
     assert report.intact, report
-    assert report.longest_gap_s < 10
+    assert report.longest_gap_s < 30
     assert [domain.name() for domain in connections[0].listAllDomains()] == []
     assert [domain.name() for domain in connections[1].listAllDomains()] == ["moved"]
 
