@@ -180,6 +180,12 @@ TABLE = {
         "memory-devices",
         "1 memory devices",
     ),
+    "cache allocation": (
+        guest(pins(1, 2) + "<cachetune vcpus='0'><cache id='0' level='3' type='both' size='3'/></cachetune>", bound(0)),
+        "promise",
+        "one-to-one",
+        "its cache allocation names caches of this host",
+    ),
     "some vCPUs offline": (
         guest(pins(1, 2), bound(0), vcpu="<vcpu current='1'>2</vcpu>"),
         "promise",

@@ -321,6 +321,16 @@ def test_lp_1386162_shared_emulator_threads_go_to_the_destinations_shared_set():
     assert str(emulator_cpus(new, dest_facts=DEST, dest_config=NO_SHARED).settled) == "4-5,12-13", "none there: as nova"
 
 
+def test_an_iothread_that_was_with_the_emulator_goes_with_it_to_the_shared_set():
+    source = libvirt_writes(DB1)
+    instance = instance_of(source)
+    topology = attrs.evolve(
+        placed(instance, pins={0: 12, 1: 13, 2: 4, 3: 5}, cells=(1, 0)), emulator_threads_policy="share"
+    )
+    dest = get_updated_guest_xml(source, mutated(instance, topology), dest_facts=DEST, dest_config=SHARED)
+    assert iothreads(dest) == {"1": "0-1,8-9", "2": "4", "3": "0-1,8-9"}
+
+
 def test_lp_2080531_1447079_mtu_and_access_mode_travel_untouched():
     xml = edited(
         DB1,

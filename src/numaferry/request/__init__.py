@@ -3,12 +3,14 @@
 from numaferry.request.adoption import Adoption, Outcome, adopt
 from numaferry.request.charge import charge
 from numaferry.request.constraints import numa_get_constraints
+from numaferry.request.cpu_topology import CpuTopology, get_best_cpu_topology
 from numaferry.request.domain import parse_domain
 from numaferry.request.flavors import derive_flavor
 from numaferry.request.needs import DomainNeeds, GuestCell, MemoryBinding, VcpuSched
 
 __all__ = [
     "Adoption",
+    "CpuTopology",
     "DomainNeeds",
     "GuestCell",
     "MemoryBinding",
@@ -17,6 +19,7 @@ __all__ = [
     "adopt",
     "charge",
     "derive_flavor",
+    "get_best_cpu_topology",
     "numa_get_constraints",
     "parse_domain",
 ]

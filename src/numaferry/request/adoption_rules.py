@@ -299,6 +299,12 @@ def _offline(subject: Subject) -> str:
     return f"{needs.online_vcpus} of its {needs.vcpus} vCPUs are online; the others keep their CPUs too"
 
 
+def _caches(subject: Subject) -> str:
+    if not subject.needs.has_cache_allocation:
+        return ""
+    return "its cache allocation names caches of this host by number; a destination without them can't start it"
+
+
 NOTES: Final = (
     Rule("same-node", _same_node),
     Rule("other-node-than-memory", _remote),
@@ -311,4 +317,5 @@ NOTES: Final = (
     Rule("transient", _transient),
     Rule("snapshots", _snapshots),
     Rule("offline-vcpus", _offline),
+    Rule("cache-allocation", _caches),
 )

@@ -82,6 +82,7 @@ def parse_domain(xml: str) -> DomainNeeds:
         machine=next((kind.get("machine", "") for kind in root.findall("os/type")), ""),
         devices=tuple(sorted(Counter(str(device.tag) for device in root.findall("devices/*")).items())),
         has_secrets=any(root.find(path) is not None for path in SECRET_PATHS),
+        has_cache_allocation=any(root.find(f"cputune/{tag}") is not None for tag in ("cachetune", "memorytune")),
         title=(root.findtext("title") or "").strip(),
         flavor=flavor,
         flavor_from=flavor_from,

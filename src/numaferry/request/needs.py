@@ -81,6 +81,8 @@ class DomainNeeds:
     #: (element name under ``<devices>``, how many), ordered by name.
     devices: tuple[tuple[str, int], ...]
     has_secrets: bool
+    #: ``<cachetune>`` or ``<memorytune>`` (resctrl): they name caches and nodes of the host by number.
+    has_cache_allocation: bool = False
     #: ``<title>`` and the flavor that the metadata carries, and whose it is: "numaferry", "nova" or "".
     title: str = ""
     flavor: Flavor | None = None
