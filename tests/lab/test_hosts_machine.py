@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numaferry.errors import EnvironmentLacking, InvalidInput
@@ -28,6 +28,7 @@ MACHINE = Machine(
 )
 
 
+@settings(deadline=None)
 @given(cells=st.integers(1, 8), cores=st.integers(1, 4), threads=st.integers(1, 2))
 def test_every_cpu_is_in_one_cell_and_all_memory_too(cells: int, cores: int, threads: int) -> None:
     spec = parse(f"{cells} cells x {cores} cores x {threads} threads, 1G")

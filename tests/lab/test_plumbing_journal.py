@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numaferry.lab import journal as journal_module
@@ -31,6 +31,7 @@ def test_facts_learned_later_join_the_intent(tmp_path: Path) -> None:
     assert Journal(tmp_path / "journal").outstanding()[0].facts == {"token": "t", "pid": 7}
 
 
+@settings(deadline=None)  # every line waits for the disk
 @given(cut=st.integers(min_value=0))
 def test_cut_at_any_byte_it_still_reads_and_writes(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numaferry.errors import EnvironmentLacking
@@ -24,6 +24,7 @@ near = st.builds(
 )
 
 
+@settings(deadline=None)  # walks up to a thousand subnets
 @given(taken=st.lists(networks | near, max_size=6), count=st.integers(1, 4))
 def test_a_chosen_subnet_touches_nothing_taken_and_no_other(taken: list[Network], count: int) -> None:
     try:

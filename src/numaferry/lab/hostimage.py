@@ -6,7 +6,7 @@ import shlex
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from numaferry.lab import initramfs, modules
+from numaferry.lab import initramfs, modules, readahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +66,7 @@ def _base(busybox: Path, found: Mapping[str, bytes]) -> Iterator[initramfs.Entry
     yield initramfs.file("init", _package_file("init"), executable=True)
     yield from (initramfs.file(path, _package_file(name)) for name, path in SCRIPTS.items())
     yield from (initramfs.file(f"modules/{name}.ko", data) for name, data in found.items())
+    yield initramfs.file("files/readahead", "".join(f"{path}\n" for path in readahead.files()).encode())
     yield initramfs.file("modules/order", "".join(f"{name}\n" for name in found).encode())
 
 
