@@ -1,7 +1,7 @@
 """Sockets, cores and threads that a guest sees: ``hw:cpu_sockets``, ``_cores``, ``_threads`` and their maxima.
 
-The choice among what is possible is nova's. Placement does not depend on it, and a running guest's topology can't change
-in a move; it is read so that a flavor is judged whole, and so that a guest made from one gets what nova would give it.
+The choice among what is possible is nova's. Placement does not depend on it, and a running guest's topology can't
+change in a move; it is read so that a flavor is judged whole, and so that a guest made from one gets what nova gives.
 """
 
 from __future__ import annotations
