@@ -95,8 +95,7 @@ def test_two_claims_of_one_instance_may_hold_one_cpu(sql, fleet, guest):
         (-1, "memory_kib", False, 2048 * 1024),
     ],
 )
-def test_a_claim_takes_what_is_there_and_not_one_more(sql, fleet, make, cell, resource, exact, room):
-    guest = fleet.claim_instance(make.guest("db1", "A", "4-5", page_size=2048)).instance
+def test_a_claim_takes_what_is_there_and_not_one_more(sql, guest, cell, resource, exact, room):  # noqa: PLR0917  (fixtures and a row of the table)
     claim = one(sql, "SELECT current_claim FROM instance WHERE uuid = ?", guest.uuid)
     row = "INSERT INTO claim_amount VALUES (?, ?, ?, ?, ?, 1, ?)"
     refused(sql, row, (claim, cell, resource, room + 1, exact, guest.uuid), "capacity-exceeded")

@@ -63,6 +63,8 @@ def legal(call, *arguments, **named):
 
 
 class LedgerMachine(RuleBasedStateMachine):
+    """Everything that can be done to a ledger of three hosts, in any order."""
+
     guests = Bundle("guests")
 
     @initialize(target=guests)
