@@ -14,6 +14,7 @@ from numaferry.errors import HostUnreachable, HypervisorError, InvalidInput, Not
 from numaferry.model import CpuSet, DomainState, Ownership, Vif, VifKind, XmlKind
 from numaferry.virt.libvirt import connection as connections
 from numaferry.virt.libvirt.connection import libvirt, redact, without_prompts
+from numaferry.virt.libvirt.discovery import read_facts
 
 TEST_HOST = "test:///default"
 
@@ -91,8 +92,29 @@ def test_facts_of_libvirts_test_host(host):
     assert [cell.id for cell in facts.topology.cells] == [0, 1]
     assert facts.topology.cpus == CpuSet.parse("0,2,4"), "the test host lists 16 CPUs and has three of eight online"
     assert facts.topology.cell(1).memory_kib == 4194304
+    assert facts.unplaced_cpus == CpuSet()
     assert facts.links == ("eth1",)
     assert facts.libvirt_version >= 7_000_000
+
+
+def test_a_cpu_that_came_online_after_the_daemon_looked_is_told(host):
+    """Seen with libvirt 9.0: 8 CPUs in its online map and 7 in its capabilities, until the daemon is restarted."""
+
+    class Late:
+        """The test host with its last online CPU in no cell."""
+
+        def __init__(self, real):
+            self._real = real
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+        def getCapabilities(self):  # noqa: N802  (the bindings' name)
+            return re.sub(r"<cpu id='4'[^>]*>", "", self._real.getCapabilities())
+
+    facts = host._connections.main.call(lambda opened: read_facts(Late(opened), TEST_HOST))
+    assert facts.unplaced_cpus == CpuSet.parse("4")
+    assert facts.topology.cpus == CpuSet.parse("0,2")
 
 
 def test_domains_and_their_ownership(host):

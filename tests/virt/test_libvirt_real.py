@@ -240,6 +240,39 @@ virt.connect(uri).live_migration(call)
 """
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_guest_that_ends_while_it_moves_ends_the_move_and_leaves_nothing_on_the_destination(
+    real_lab, real_hosts, persistent
+):
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0], dirty_mib=2), persistent=persistent)
+    call = call_to(real_lab, source, uuid, bandwidth_mib_s=SLOW_MIB_S)
+    worker, errors = in_thread(lambda: source.live_migration(call))
+    until("progress", lambda: (now := source.job(uuid)) and now.memory_processed_bytes)
+    real_lab.hosts[0].exec("kill -9 $(cat /run/libvirt/qemu/g1.pid)")
+    worker.join(60)
+    assert [type(error) for error in errors] == [HypervisorError]
+    until("the end of the destination's half", lambda: dest.domain(uuid) is None)
+    left = source.domain(uuid)
+    assert (left and (left.state, left.state_reason)) == ((DomainState.SHUTOFF, "crashed") if persistent else None)
+    assert source.job(uuid) is None
+    assert source.completed_job(uuid) is None
+    source.abort_job(uuid)
+
+
+def test_a_destination_that_dies_under_way_leaves_the_guest_where_it_was(real_lab, real_hosts):
+    source, dest = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0], dirty_mib=2))
+    call = call_to(real_lab, source, uuid, bandwidth_mib_s=SLOW_MIB_S)
+    worker, errors = in_thread(lambda: source.live_migration(call))
+    until("progress", lambda: (now := source.job(uuid)) and now.memory_processed_bytes)
+    real_lab.hosts[1].exec("kill -9 $(cat /run/libvirt/qemu/g1.pid)")
+    worker.join(60)
+    assert [type(error) for error in errors] == [HypervisorError]
+    assert source.domain(uuid).state is DomainState.RUNNING
+    assert dest.domain(uuid) is None
+
+
 def test_the_job_goes_on_when_the_client_is_killed(real_lab, real_hosts):
     import pickle  # noqa: PLC0415  (only to hand a value to a child of this very test)
 

@@ -65,6 +65,13 @@ def test_capabilities_with_sparse_cells_an_offline_cpu_and_a_cell_without_memory
     assert (cpu_only.memory_kib, cpu_only.pages, cpu_only.socket) == (0, (), 2)
 
 
+def test_an_offline_cpu_that_libvirt_tells_as_a_core_of_its_own_is_left_out():
+    """An offline CPU is told by libvirt 9.0 with core 0 and itself as its only sibling (nova LP 2077228)."""
+    told = CAPABILITIES.replace("<cpu id='5'/>", "<cpu id='5' socket_id='0' die_id='0' core_id='0' siblings='5'/>")
+    cell = parse_capabilities(told, online=CpuSet.parse("0-1,4,8")).topology.cell(0)
+    assert (cell.cpus, cell.siblings) == (CpuSet.parse("0-1,4"), (CpuSet.parse("0,4"), CpuSet.parse("1")))
+
+
 def test_free_pages_are_put_on_the_cell_that_they_are_of():
     found = parse_capabilities(CAPABILITIES, online=CpuSet.parse("0"))
     topology = with_free_pages(found.topology, {0: {2048: 0}, 9: {4: 3}})

@@ -76,6 +76,9 @@ class HostFacts:
     domain_types: tuple[str, ...] = ("kvm",)
     #: Boot identity where libvirt tells one, else "".
     boot_id: str = ""
+    #: Online CPUs that the daemon puts in no cell: they came online after it had read the map. Nothing can be placed
+    #: on them until the host's libvirtd is restarted.
+    unplaced_cpus: CpuSet = EMPTY
 
 
 @attrs.frozen(slots=True)

@@ -1,7 +1,8 @@
 """libvirt's capabilities XML → topology. Pure (https://libvirt.org/formatcaps.html).
 
 CPUs that are offline are left out: libvirt lists some of them, without or with wrong socket, core and siblings (nova
-met this as LP 2077228). A CPU counts only if the host's online map has it.
+met this as LP 2077228). A CPU counts only if the host's online map has it. The reverse happens too: libvirt 9.0 keeps
+the CPUs of each cell as they were when it first looked, so a CPU that comes online later is in no cell.
 """
 
 from __future__ import annotations

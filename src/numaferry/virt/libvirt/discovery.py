@@ -41,7 +41,8 @@ def read_all_free_pages(connection: libvirt.virConnect) -> FreePages:
 
 def read_facts(connection: libvirt.virConnect, uri: str) -> HostFacts:
     """Read everything that `HostFacts` holds; nothing is kept between calls, CPUs and pages come and go."""
-    found = parse_capabilities(connection.getCapabilities(), online_cpus(connection))
+    online = online_cpus(connection)
+    found = parse_capabilities(connection.getCapabilities(), online)
     links = read_links(connection)
     return HostFacts(
         hostname=connection.getHostname(),
@@ -52,6 +53,7 @@ def read_facts(connection: libvirt.virConnect, uri: str) -> HostFacts:
         hypervisor_version=connection.getVersion(),
         links=None if links is None else tuple(sorted(links)),
         domain_types=found.domain_types,
+        unplaced_cpus=online - found.topology.cpus,
     )
 
 
