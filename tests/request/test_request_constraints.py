@@ -113,6 +113,7 @@ INVALID = [
     ("InvalidNUMANodesNumber", {"hw:numa_nodes": "0"}, {}, "'0'"),
     ("InvalidNUMANodesNumber", {"hw:numa_nodes": "two"}, {}, "'two'"),
     ("InvalidNUMANodesNumber", {}, {"hw_numa_nodes": "-1"}, "'-1'"),
+    ("InvalidNUMANodesNumber", {"hw:numa_nodes": " 2"}, {}, "' 2'"),
     ("ImageNUMATopologyForbidden", {"hw:numa_nodes": "2"}, {"hw_numa_nodes": "1"}, "hw_numa_nodes='1'"),
     (
         "ImageNUMATopologyForbidden",
@@ -171,6 +172,12 @@ INVALID = [
         DEDICATED | {"hw:cpu_realtime": "yes", "hw:cpu_realtime_mask": "2-5"},
         {},
         "vCPUs 4-5",
+    ),
+    (
+        "InvalidEmulatorThreadsPolicy",  # told first, as nova does
+        {"hw:emulator_threads_policy": "yes", "hw:cpu_realtime": "yes", "hw:cpu_realtime_mask": "1,7"},
+        {},
+        "'yes'",
     ),
     ("RequiredMixedInstancePolicy", DEDICATED | {"hw:cpu_dedicated_mask": "0"}, {}, "'0'"),
     ("RequiredMixedInstancePolicy", {"hw:cpu_dedicated_mask": "0"}, {}, "'shared'"),

@@ -129,7 +129,8 @@ def realtime_vcpus(specs: Specs) -> CpuSet:
     shown = f"hw:cpu_realtime_mask={mask!r} of {vcpus} vCPUs"
     if not realtime:
         raise invalid(code, f"{shown} leaves no realtime vCPU", "name at least one vCPU")
-    if realtime == every and not emulator_threads_policy(specs):
+    emulator = emulator_threads_policy(specs)
+    if realtime == every and not emulator:
         raise invalid(
             code,
             f"{shown} makes every vCPU a realtime one",

@@ -32,7 +32,7 @@ def parse_bool(text: str | None) -> bool:
 
 def parse_int(text: str) -> int | None:
     """Return the number that `text` is exactly (no leading zeros, as oslo's `is_int_like`), or None."""
-    return int(text) if re.fullmatch(r"-?(0|[1-9]\d{0,9})", text.strip()) else None
+    return int(text) if re.fullmatch(r"-?(0|[1-9]\d{0,9})", text) else None
 
 
 def parse_cpu_spec(text: str, *, spec: str) -> CpuSet:
