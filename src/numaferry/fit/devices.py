@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numaferry.model import HostState, NumaRequest, PciAddress, PciDevice, PciRequest
+    from numaferry.model.instance import PciAffinityPolicy
 
 
 def matches(request: PciRequest, device: PciDevice) -> bool:
@@ -37,9 +38,38 @@ def matches(request: PciRequest, device: PciDevice) -> bool:
 class Devices:
     """The devices of one question. Sets of host cells are masks of their numbers in the host's order."""
 
-    __slots__ = ("_known", "_near", "_nowhere", "_policies", "_slots", "_socket", "devices", "networks", "relevant")
+    __slots__ = (
+        "_known",
+        "_near",
+        "_nowhere",
+        "_policies",
+        "_slots",
+        "_socket",
+        "devices",
+        "networks",
+        "relevant",
+        "trivial",
+    )
 
     def __init__(self, host: HostState, request: NumaRequest) -> None:
+        self._known: dict[int, int | None] = {}
+        self._slots: list[int] = []
+        self._policies: list[PciAffinityPolicy] = []
+        self._near: list[int] = []
+        self._socket: list[int] = []
+        self._nowhere = 0
+        self.devices: list[PciDevice] = []
+        #: For each network that binds: the host cells near to it.
+        self.networks: list[tuple[str, int]] = []
+        #: Host cells whose choice can make a difference.
+        self.relevant = 0
+        if request.pci_requests or request.physical_networks:
+            self._look(host, request)
+        #: Nothing is asked for: every set of cells does, at no distance.
+        self.trivial = not self._slots and not self.networks
+
+    def _look(self, host: HostState, request: NumaRequest) -> None:
+        """Work out which devices and cells matter."""
         slots = [pci for pci in request.pci_requests for _ in range(pci.count)]
         self.devices = _distinct(host.pci, request.pci_requests, len(slots))
         self._slots = [
@@ -56,23 +86,15 @@ class Devices:
         ]
         index_of = {cell.id: index for index, cell in enumerate(host.cells)}
         declared = dict(host.network_cells)
-        #: For each network that binds: the host cells near to it.
         self.networks = [
             (name, sum(1 << index_of[cell] for cell in declared[name] if cell in index_of))
             for name in request.physical_networks
             if declared.get(name)
         ]
         reach = self._socket if "socket" in self._policies else self._near
-        #: Host cells whose choice can make a difference.
         self.relevant = sum(1 << index for index, near in enumerate(reach) if near)
         for _, cells in self.networks:
             self.relevant |= cells
-        self._known: dict[int, int | None] = {}
-
-    @property
-    def trivial(self) -> bool:
-        """Nothing is asked for: every set of cells does, at no distance."""
-        return not self._slots and not self.networks
 
     def far(self, cells: int) -> int | None:
         """Return how many devices would at least be away from these host cells; None where they can't be had."""

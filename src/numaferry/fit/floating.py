@@ -78,9 +78,8 @@ def totals_for_bound(host: HostState, request: NumaRequest) -> list[Total]:
     if host.floating_vcpus and shared:
         rows.append(Total("shared-cpus", shared, shared_free(host), "shared vCPUs beside the floating guests"))
     if host.floating_memory_kib:
-        memory = sum(cell.memory_kib for cell in request.cells)
+        # What floats lives in base pages; huge pages are bounded by their own pools.
         plain = sum(cell.memory_kib for cell in request.cells if cell.page_size in (None, "small"))
-        rows.append(Total("memory", memory, memory_free_kib(host), "KiB of memory beside the floating guests"))
         if plain:
             rows.append(
                 Total("memory", plain, base_memory_free_kib(host), "KiB of base pages beside the floating guests")

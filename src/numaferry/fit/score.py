@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from numaferry.fit.threads import broken_cores
+
 if TYPE_CHECKING:
     from numaferry.fit.pairs import Guest, Pairs, Room
     from numaferry.model import HostState
@@ -73,7 +75,7 @@ class PairCosts:
         broken, cpus = 0, 0
         if guest.pinned or guest.emulator:
             chosen = pairs.choose(guest, index)
-            broken = chosen.broken_cores
+            broken = broken_cores(room.core_masks(), room.free, chosen.owned)
             cpus = room.free_count - guest.pinned - guest.emulator - chosen.siblings.bit_count()
         if guest.shared:
             cpus += max(0, room.shared - room.state.shared_vcpus - guest.shared)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROVEN_GUEST_CELLS = 4
 
 #: Sets (and parts of sets) looked at for guests of more cells, before the best so far is taken.
-NODE_LIMIT = 3000
+NODE_LIMIT = 600
 
 
 class Found(NamedTuple):

@@ -14,6 +14,7 @@ from numaferry.fit.devices import Devices
 from numaferry.fit.explain import floating_misfit, misfit
 from numaferry.fit.floating import totals_for_floating
 from numaferry.fit.question import NO_CPUS, Question, mask_of
+from numaferry.fit.threads import bits
 from numaferry.model import CpuSet, InstanceCell, InstanceNumaTopology, Placement
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _cell(question: Question, guest: Guest, index: int) -> InstanceCell:
     siblings = NO_CPUS
     if guest.pinned:
         chosen = pairs.choose(guest, index)
-        pinning = tuple(zip(wanted.pinned_vcpus & wanted.vcpus, chosen.cpus, strict=True))
+        pinning = tuple(zip(bits(wanted.pinned_vcpus.mask & wanted.vcpus.mask), chosen.cpus, strict=True))
         siblings = CpuSet(chosen.siblings) if chosen.siblings else NO_CPUS
     size_kib = pairs.page_size(guest, index)
     room = pairs.rooms[index]

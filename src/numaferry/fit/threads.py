@@ -24,8 +24,8 @@ class Chosen(NamedTuple):
     siblings: int
     #: The extra CPU of emulator threads policy `isolate`, as a mask; 0 where none was asked for.
     emulator: int
-    #: Wholly free cores of more than one thread that are left partly used.
-    broken_cores: int
+    #: Everything that is given to the guest, as a mask: pinned CPUs, siblings and the emulator's.
+    owned: int
 
 
 def lowest(mask: int, count: int) -> int:
@@ -48,6 +48,10 @@ def bits(mask: int) -> list[int]:
     return found
 
 
+def _lowest_bit(mask: int) -> int:
+    return mask & -mask
+
+
 def whole_cores(cores: Iterable[int], free: int) -> list[int]:
     """Return the cores all of whose threads are in `free`."""
     return [core for core in cores if core and core & ~free == 0]
@@ -66,16 +70,20 @@ def choose(policy: ThreadPolicy | None, cores: tuple[int, ...], free: int, vcpus
     if policy == "isolate":
         return _isolate(cores, free, vcpus, emulator=emulator)
     usable = [left for core in cores if (left := core & free)]
-    if policy == "require":
+    if not vcpus:
+        usable = []
+    elif policy == "require":
         usable = [left for left in usable if left & (left - 1)]
     parts = _pack(usable, vcpus)
     taken = 0
     for part in parts:
         taken |= part
     extra = _spare(cores, free & ~taken) if emulator else 0
-    parts.sort(key=lambda part: part & -part)
-    cpus = tuple(cpu for part in parts for cpu in bits(part))
-    return Chosen(cpus, 0, extra, _broken(cores, free, taken | extra))
+    parts.sort(key=_lowest_bit)
+    cpus: list[int] = []
+    for part in parts:
+        cpus += bits(part)
+    return Chosen(tuple(cpus), 0, extra, taken | extra)
 
 
 def _pack(usable: list[int], vcpus: int) -> list[int]:
@@ -85,13 +93,19 @@ def _pack(usable: list[int], vcpus: int) -> list[int]:
     """
     by_room: dict[int, list[int]] = {}
     for left in reversed(usable):
-        by_room.setdefault(left.bit_count(), []).append(left)
+        size = left.bit_count()
+        if size in by_room:
+            by_room[size].append(left)
+        else:
+            by_room[size] = [left]
     sizes = sorted(by_room)
     parts: list[int] = []
     remaining = vcpus
     while remaining:
         # the smallest that holds all that remains, else the largest there is
-        size = next((s for s in sizes if s >= remaining), sizes[-1])
+        size = sizes[-1]
+        if size > remaining:
+            size = next(enough for enough in sizes if enough >= remaining)
         cores = by_room[size]
         left = cores.pop()
         if not cores:
@@ -113,7 +127,7 @@ def _isolate(cores: tuple[int, ...], free: int, vcpus: int, *, emulator: bool) -
     for cpu in firsts:
         pinned |= 1 << cpu
     extra = _spare(cores, free & ~owned) if emulator else 0
-    return Chosen(tuple(firsts), owned & ~pinned, extra, _broken(cores, free, owned | extra))
+    return Chosen(tuple(firsts), owned & ~pinned, extra, owned | extra)
 
 
 def _spare(cores: Iterable[int], free: int) -> int:
@@ -123,6 +137,6 @@ def _spare(cores: Iterable[int], free: int) -> int:
     return tightest & -tightest
 
 
-def _broken(cores: Iterable[int], free: int, taken: int) -> int:
-    """Count wholly free cores of which some threads are taken and some not."""
-    return sum(1 for core in cores if core & taken and core & ~taken and core & ~free == 0)
+def broken_cores(cores: Iterable[int], free: int, owned: int) -> int:
+    """Count wholly free cores of which some threads are given away and some not."""
+    return sum([1 for core in cores if core & owned and core & ~owned and core & ~free == 0])
