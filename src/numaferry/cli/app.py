@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -98,24 +99,29 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         # Without standalone mode, click returns the code of `ctx.exit` and raises everything else.
         code = root.main(args=args, prog_name="numaferry", standalone_mode=False, obj=session)
-    except (KeyboardInterrupt, click.Abort) as leaving:
-        click.echo(getattr(leaving, "sentence", "interrupted"), err=True)
-        if hint := getattr(leaving, "hint", ""):
-            click.echo(f"hint: {hint}", err=True)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output went away; Python must not complain about it when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except SystemExit:
-        raise
+    except SystemExit as leaving:
+        # `lab exec` ends with the code of the command that it ran.
+        return leaving.code if isinstance(leaving.code, int) else int(bool(leaving.code))
     except Exception as error:
         if session.debug:
             raise
         told = _as_ours(error)
-        tell_error(told, as_json=session.json)
+        tell_error(told, as_json=session.json or _asks_for_json(args))
         return told.exit_code
     return code if isinstance(code, int) else OK
+
+
+def _asks_for_json(args: Sequence[str] | None) -> bool:
+    """Tell whether a command line that could not be read asks for JSON."""
+    words = sys.argv[1:] if args is None else args
+    return any(pair in {("-f", "json"), ("--format", "json")} for pair in pairwise(words)) or "--format=json" in words
 
 
 def _as_ours(error: Exception) -> NumaferryError:

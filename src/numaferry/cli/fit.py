@@ -26,7 +26,7 @@ def fit(session: Session, cases: Path) -> None:
     fits = count = 0
     for answer in run_cases(cases):
         count += 1
-        fits += bool(answer.get("fits"))
+        fits += answer["verdict"] == "fits"
         if session.json:
             click.echo(json.dumps(answer, sort_keys=True))
     if not session.json:

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 import attrs
 import click
 
+from numaferry.cli.exits import INTERRUPTED
 from numaferry.cli.jsonform import dumps, to_json
 
 if TYPE_CHECKING:
@@ -69,8 +70,15 @@ class Session:
             click.echo(dumps(value))
             return
         made = table()
+        before = ""
         for part in made if isinstance(made, list) else [made]:
-            self.console().print(part)
+            # Sentences, XML and commands are never wrapped: they are copied, searched and piped.
+            text = part.rstrip("\n") if isinstance(part, str) else drawn(part)
+            kind = type(part).__name__
+            apart = "\n" if before and "Table" in {before, kind} else ""
+            make_console().file.write(f"{apart}{text}\n")
+            before = kind
+        sys.stdout.flush()
 
     def say(self, line: str) -> None:
         """Tell something beside the answer, on standard error."""
@@ -111,6 +119,21 @@ def make_console() -> Console:
     utf = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
     out = sys.stdout if utf else cast("IO[str]", _AsciiOut())
     return Console(file=out, width=width, highlight=False, markup=False, emoji=False)
+
+
+def drawn(part: RenderableType) -> str:
+    """Return a table or picture as text, coloured on a terminal only, without blanks at the ends of lines elsewhere."""
+    console = make_console()
+    with console.capture() as got:
+        console.print(part)
+    lines = got.get().splitlines()
+    if not _is_terminal():
+        lines = [line.rstrip() for line in lines]
+    while lines and not lines[0].strip():
+        del lines[0]
+    while lines and not lines[-1].strip():
+        del lines[-1]
+    return "\n".join(lines)
 
 
 def table(*columns: str, title: str = "") -> Table:
@@ -174,7 +197,8 @@ def tell_error(error: NumaferryError, *, as_json: bool) -> None:
             told["misfits"] = to_json(misfits)
         click.echo(json.dumps({"error": told}, indent=2, ensure_ascii=False), err=True)
         return
-    click.echo(f"error: {one_line(error.message)}", err=True)
+    lead = "interrupted" if error.exit_code == INTERRUPTED else "error"
+    click.echo(f"{lead}: {one_line(error.message)}", err=True)
     if error.hint:
         click.echo(f"hint: {one_line(error.hint)}", err=True)
 

@@ -42,7 +42,8 @@ def _render(explained: LedgerExplanation) -> list[RenderableType]:
         if not row.holders:
             cpus.add_row(*first, "", "", "free" if row.use == "dedicated" else "")
         for holder in row.holders:
-            cpus.add_row(*first, holder.name, holder.role, holder.why)
+            why = "shares it" if row.use == "shared" and holder.role == "seen" else holder.why
+            cpus.add_row(*first, holder.name, holder.role, why)
     pools = table("cell", "resource", ">total", ">may be promised", ">used", "holders")
     for pool in explained.pools:
         amount, word = _unit(pool.resource)

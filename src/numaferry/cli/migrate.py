@@ -101,13 +101,7 @@ def _as_virsh(plan: Plan) -> list[RenderableType]:
     if plan.persistent_xml is not None:
         lines += [f"# 2. Save as {name}-persistent.xml:", plan.persistent_xml.strip()]
     lines += [f"# {3 if plan.persistent_xml is not None else 2}. Run:", shlex.join(plan.virsh)]
-    return [_Raw("\n".join(lines))]
-
-
-class _Raw(str):
-    """Text that is printed as it is, never wrapped."""
-
-    __slots__ = ()
+    return ["\n".join(lines)]
 
 
 def _moved(shown: MigrationShow) -> list[RenderableType]:

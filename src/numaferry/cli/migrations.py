@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -80,7 +79,7 @@ def recover(session: Session, migration: str | None) -> None:
         watch.close()
     session.show(done, lambda: _recovered(done))
     if any(one.outcome == "needs a person" for one in done):
-        sys.exit(NeedsPerson.exit_code)
+        click.get_current_context().exit(NeedsPerson.exit_code)
 
 
 def _list(lines: Sequence[MigrationLine]) -> RenderableType:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PALETTE = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")
 _SIGNS = {CpuRole.DEDICATED: "·", CpuRole.SHARED: "~", CpuRole.HOST: "-"}
 _SIGN_STYLES = {CpuRole.DEDICATED: "bold", CpuRole.SHARED: "dim", CpuRole.HOST: "dim"}
-_LEGEND = "· free, dedicated   ~ shared set   - kept for the host"
+_LEGEND = ("· free, dedicated", "~ shared set", "- kept for the host")
 #: Below this a cell's box has no room for a bar and its numbers.
 _MIN_CELL_WIDTH = 34
 _BAR_WIDTH = 10
@@ -94,8 +94,9 @@ def _machine(shown: HostMap, width: int, look: _Look) -> Block:
     """Draw the outermost box: the host."""
     cells = shown.state.cells
     cpus = sum(len(cell.cpus) for cell in cells)
-    memory = sum(cell.memory_kib for cell in cells) / _GIB_KIB
-    title = f"{shown.host}: {_count(len(cells), 'cell')}, {_count(cpus, 'CPU')}, {memory:.1f} GiB"
+    title = f"{shown.host}: {_count(len(cells), 'cell')}, {_count(cpus, 'CPU')}"
+    if shown.memory_kib:
+        title += f", {_size(shown.memory_kib)}"
     if not shown.confirmed:
         title += ", sets not confirmed"
     inner = width - 4
@@ -168,9 +169,14 @@ def _mark(shown: HostMap, cpu: int, look: _Look) -> tuple[str, str]:
 
 
 def _memory_bar(cell: CellState) -> Text:
-    """Return the bar of a cell's memory, in GiB."""
-    used, total = cell.memory_used_kib / _GIB_KIB, cell.memory_kib / _GIB_KIB
-    return _bar("mem", cell.memory_used_kib, 0, cell.memory_kib, f"{used:.1f}/{total:.1f} GiB")
+    """Return the bar of a cell's ordinary memory, as far as it is for guests."""
+    words = f"{_size(cell.memory_used_kib)}/{_size(cell.memory_kib)}"
+    return _bar("4K", cell.memory_used_kib, 0, cell.memory_kib, words)
+
+
+def _size(memory_kib: int) -> str:
+    """Return `512M` or `1.5G`."""
+    return f"{memory_kib / _GIB_KIB:.1f}G" if memory_kib >= _GIB_KIB else f"{memory_kib // 1024}M"
 
 
 def _page_bar(pool: PageUsage) -> Text:
@@ -212,12 +218,24 @@ def _legend(maps: Sequence[HostMap], look: _Look, width: int, *, moves: bool = F
         words = _where(places) if moves else _what(places[0][1])
         text.append(f"{places[0][1].name}  ", style="bold").append(words, style="")
         lines.extend(_wrapped(text, width))
-    keys = _LEGEND
+    keys = list(_LEGEND)
     if any(guest.kept_free for shown in maps for guest in shown.guests):
-        keys += "   a kept free beside A"
+        keys.append("a kept free beside A")
     if any(len(shown.owners(cpu)) > 1 for shown in maps for cell in shown.state.cells for cpu in cell.cpus):
-        keys += "   A!B two guests on one CPU"
-    return [*lines, *_wrapped(Text(" " + keys, style="dim"), width)]
+        keys.append("A!B two guests on one CPU")
+    return [*lines, *(Text(line, style="dim") for line in _in_lines(keys, width))]
+
+
+def _in_lines(words: Iterable[str], width: int) -> list[str]:
+    """Put words beside each other, none broken, no line longer than `width` if it can be."""
+    lines = [""]
+    for word in words:
+        longer = f"{lines[-1]}   {word}" if lines[-1] else f" {word}"
+        if len(longer) > width and lines[-1]:
+            lines.append(f" {word}")
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _what(guest: MapGuest) -> str:

@@ -47,6 +47,7 @@ class Ferry:
     """Everything that can be asked of numaferry; without a ledger only `scan` can be."""
 
     def __init__(self, ledger: Ledger | None = None, connect: Callable[[str], Hypervisor] | None = None) -> None:
+        self._left = False
         self._ledger = ledger
         self._reach = Reach(connect if connect is not None else _connect)
 
@@ -66,6 +67,8 @@ class Ferry:
 
     def close(self) -> None:
         """Close connections and the ledger; safe to repeat."""
+        if self._left:
+            return
         self._reach.close()
         if self._ledger is not None:
             self._ledger.close()
@@ -177,9 +180,14 @@ class Ferry:
         """Claim and move; see `service.moves.migrate`."""
         from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
 
-        return moves.migrate(
-            self.ledger, self._reach, ref, dest, bandwidth_mib_s=bandwidth_mib_s, force=force, watch=watch
-        )
+        try:
+            return moves.migrate(
+                self.ledger, self._reach, ref, dest, bandwidth_mib_s=bandwidth_mib_s, force=force, watch=watch
+            )
+        except moves.LeftAlone:
+            # The worker still uses both; closed under it, it would take that for a failure of the hosts.
+            self._left = True
+            raise
 
     def stale(self, ref: str) -> tuple[Migration, ...]:
         """Return the migrations in progress of an instance whose controller is gone."""

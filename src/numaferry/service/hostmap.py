@@ -55,6 +55,8 @@ class HostMap:
     host: str
     state: HostState
     guests: tuple[MapGuest, ...]
+    #: Of the whole host; cells show what of it is for guests.
+    memory_kib: int = 0
     confirmed: bool = True
     #: Said under the picture: "as last seen, the host can't be reached".
     note: str = ""
@@ -78,6 +80,7 @@ def build(
     observed: Iterable[ObservedUse],
     moves: Iterable[Migration] = (),
     *,
+    memory_kib: int = 0,
     confirmed: bool = True,
     note: str = "",
 ) -> HostMap:
@@ -113,4 +116,4 @@ def build(
         if use.uuid not in known
     ]
     ordered = tuple(sorted(guests, key=lambda guest: (guest.name, guest.uuid)))
-    return HostMap(host=here, state=state, guests=ordered, confirmed=confirmed, note=note)
+    return HostMap(host=here, state=state, guests=ordered, memory_kib=memory_kib, confirmed=confirmed, note=note)

@@ -237,6 +237,7 @@ def host_map(ledger: Ledger, name: str, *, note: str = "") -> hostmap.HostMap:
         [one for one in ledger.instances() if one.host == name or one.uuid in moving],
         observed,
         moves,
+        memory_kib=sum(cell.memory_kib for cell in record.facts.topology.cells),
         confirmed=record.confirmed,
         note=note,
     )

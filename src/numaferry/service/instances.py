@@ -56,15 +56,15 @@ def adopt(
             need_confirmed(record)
         raise NotFound("the ledger has no host", hint="add one: numaferry host add URI")
     looks = [(record, look(reach(record.uri))) for record in records if record.confirmed]
+    found = [_Candidate(record, seen, guest) for record, seen in looks for guest in seen.guests]
+    chosen = found if everything else [_choose(found, name) for name in names]
+    for one in () if everything else chosen:
+        _refuse(ledger, one, force=force)
     if not dry_run:
         for record, seen in looks:
             refresh(ledger, record.name, seen)
-    found = [_Candidate(record, seen, guest) for record, seen in looks for guest in seen.guests]
     if everything:
         return tuple(_adopt_or_skip(ledger, reach, one, dry_run=dry_run, force=force) for one in found)
-    chosen = [_choose(found, name) for name in names]
-    for one in chosen:
-        _refuse(ledger, one, force=force)
     return tuple(_adopt(ledger, reach, one, dry_run=dry_run) for one in chosen)
 
 

@@ -8,12 +8,13 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from numaferry.errors import Conflict, MigrationFailed, NeedsPerson, NumaferryError
+from numaferry.migration.checks import check_can_live_migrate_source, look_at_source, refuse
 from numaferry.model import IN_PROGRESS, MigrationStatus
 from numaferry.scheduler import select_destinations
 from numaferry.service import controllers
 from numaferry.service.hosts import try_refresh
 from numaferry.service.instances import migration_line
-from numaferry.service.plans import refuse_absent
+from numaferry.service.plans import refuse_absent, refuse_moving
 from numaferry.service.views import EventLine, MigrationLine, MigrationShow, Recovered
 
 if TYPE_CHECKING:
@@ -42,25 +43,28 @@ class Watch(Protocol):
         ...
 
 
-class LeftAlone(KeyboardInterrupt):
-    """The person left while a migration was going on; `sentence` says what happens now, `hint` what one can do."""
+class LeftAlone(NumaferryError):
+    """Ctrl-C while a migration was going on; the message says what happens now, the hint what one can do."""
+
+    code = "interrupted"
+    #: As shells have it: 128 + SIGINT.
+    exit_code = 130
 
     def __init__(self, migration: Migration, name: str) -> None:
-        super().__init__(f"migration {migration.id} left alone")
-        self.migration = migration
         if migration.status in {MigrationStatus.RUNNING, MigrationStatus.POST_MIGRATING}:
-            self.sentence = (
+            message = (
                 f"migration {migration.id} of {name} goes on without this command: libvirt on {migration.source} drives"
                 f" the job, and the claims on both hosts stay"
             )
         else:
-            self.sentence = (
+            message = (
                 f"migration {migration.id} of {name} was left as {migration.status}: {name} runs on {migration.source},"
                 f" its claim on {migration.dest} stays until the migration is recovered"
             )
-        self.hint = (
-            f"numaferry migration recover {migration.id} follows it to its end;"
-            f" numaferry migration abort {migration.id} gives it up"
+        super().__init__(
+            message,
+            hint=f"numaferry migration recover {migration.id} follows it to its end;"
+            f" numaferry migration abort {migration.id} gives it up",
         )
 
 
@@ -99,7 +103,14 @@ def migrate(
     instance = ledger.instance(ref)
     if dest is not None:
         select_destinations(ledger, instance, dest=dest)
-    refuse_absent(reach(ledger.host(instance.host).uri), instance)
+    refuse_moving(ledger, instance)
+    hypervisor = reach(ledger.host(instance.host).uri)
+    refuse_absent(hypervisor, instance)
+    seen = look_at_source(instance.host, hypervisor, instance.uuid)
+    refuse(
+        check_can_live_migrate_source(seen, instance, ledger.ledger_id, force=force),
+        f"{instance.name} can't leave {instance.host}",
+    )
     for record in ledger.hosts():
         if dest is None or record.name in {dest, instance.host}:
             try_refresh(ledger, reach, record)

@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from numaferry.errors import CheckFailed, HostError, NoFit, NotManaged
+from numaferry.errors import CheckFailed, Conflict, HostError, NoFit, NotManaged
 from numaferry.ledger import Ledger, open_ledger
 from numaferry.migration import checks as reads
 from numaferry.migration.links import dest_vifs
-from numaferry.model import XmlKind, mutated_migration_context
+from numaferry.model import IN_PROGRESS, XmlKind, mutated_migration_context
 from numaferry.request import parse_domain
 from numaferry.scheduler import select_destinations
 from numaferry.service.discovery import look
@@ -59,6 +59,7 @@ def plan(
     (destination = source, a migration in progress), NotConfirmed, NotManaged (off), HostUnreachable for the source.
     """
     instance = ledger.instance(ref)
+    refuse_moving(ledger, instance)
     with scratch_copy(ledger) as copy:
         if dest is not None:
             select_destinations(copy, instance, dest=dest)
@@ -102,6 +103,15 @@ def _passing(copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, 
         if not reads.failures(reads.check_can_live_migrate_destination(view, instance, source.facts, kind)):
             passed.append(name)
     return tuple(passed)
+
+
+def refuse_moving(ledger: Ledger, instance: Instance) -> None:
+    """Raise Conflict while the instance is being moved."""
+    for move in ledger.migrations(instance=instance.uuid, status=IN_PROGRESS):
+        raise Conflict(
+            f"{instance.name} is being moved to {move.dest} by migration {move.id} ({move.status})",
+            hint=f"wait for it, or: numaferry migration abort {move.id}",
+        )
 
 
 def refuse_absent(hypervisor: Hypervisor, instance: Instance) -> None:

@@ -87,7 +87,9 @@ def _host(seen: _Seen) -> ScannedHost:
         topology=facts.topology,
         proposal=seen.proposal,
         guests=tuple(_guest(seen, guest) for guest in seen.look.guests),
-        map=hostmap.build(_state(seen), (), drawn, confirmed=False),
+        map=hostmap.build(
+            _state(seen), (), drawn, memory_kib=sum(cell.memory_kib for cell in facts.topology.cells), confirmed=False
+        ),
     )
 
 
@@ -95,6 +97,7 @@ def _guest(seen: _Seen, guest: SeenGuest) -> ScannedGuest:
     """Return what is told of one domain."""
     domain, needs = guest.domain, guest.needs
     use = next((one for one in seen.observed if one.uuid == domain.uuid), None)
+    pins = exclusive_cpus(needs, seen.look.facts.topology.cpus) if needs and use else EMPTY
     outcome, reason, _ = _judged(seen, guest)
     owner = f"numaferry {domain.ownership.ledger_id}" if domain.ownership else ""
     return ScannedGuest(
@@ -103,7 +106,7 @@ def _guest(seen: _Seen, guest: SeenGuest) -> ScannedGuest:
         state=str(domain.state),
         vcpus=needs.vcpus if needs else 0,
         memory_kib=needs.memory_kib if needs else 0,
-        pinned_cpus=use.pinned_cpus if use else EMPTY,
+        pinned_cpus=pins,
         floating=use.floating if use else False,
         pages=use.pages if use else (),
         manager=domain.manager or owner,
