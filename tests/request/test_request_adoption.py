@@ -241,6 +241,10 @@ def test_the_plain_guest_has_nothing_to_note():
     assert adopted(PLAIN).notes == ()
 
 
+def test_emulator_threads_on_cpus_that_nobody_can_be_promised_are_nothing_to_note():
+    assert adopted(guest(pins(1, 2) + emulator("0,4"), bound(0))).notes == ()
+
+
 def test_every_rule_has_a_row():
     spoken = [
         rule.name

@@ -75,6 +75,18 @@ def test_mixed_with_realtime_pins_the_realtime_vcpus():
     assert cells(request) == [("0-3", "2-3", 4194304, None)]
 
 
+def test_the_images_realtime_mask_goes_before_the_flavors():
+    specs = {"hw:cpu_policy": "dedicated", "hw:cpu_realtime": "yes", "hw:cpu_realtime_mask": "^0"}
+    assert ask(specs, {"hw_cpu_realtime_mask": "^0-1"}).realtime_vcpus == CpuSet.parse("2-3")
+
+
+def test_isolated_emulator_threads_need_one_more_pcpu_of_placement():
+    specs = {"hw:emulator_threads_policy": "isolate", "resources:PCPU": "5"}
+    assert ask(specs).cpu_policy == "dedicated"
+    with pytest.raises(InvalidRequest, match="resources:PCPU=4 for 4 vCPUs and one CPU for isolated"):
+        ask(specs | {"resources:PCPU": "4"})
+
+
 def test_hyperthreading_trait_is_a_thread_policy():
     specs = {"hw:cpu_policy": "dedicated", "trait:HW_CPU_HYPERTHREADING": "forbidden"}
     assert ask(specs).thread_policy == "isolate"

@@ -124,6 +124,11 @@ def test_cells_without_ids_take_their_place_and_empty_cpusets_are_none():
     assert needs.cpuset is None
 
 
+def test_a_pin_to_no_cpu_pins_nothing():
+    needs = parse_domain("<domain><name>x</name><cputune><vcpupin vcpu='0' cpuset=''/></cputune></domain>")
+    assert needs.vcpupins == ()
+
+
 @pytest.mark.parametrize(
     "xml",
     [
