@@ -56,7 +56,7 @@ def topology(pins, pages=0):
 
 
 def promised(name, pins, *, side=Side.CURRENT, pages=0):
-    return Promised(f"u-{name}", name, side, topology(pins, pages))
+    return Promised(f"u-{name}", name, side, topology(pins, pages), claim_id="c")
 
 
 def view(*claims, moving=(), elsewhere=(), config=CONFIG):
@@ -150,6 +150,26 @@ def test_a_persistent_xml_with_old_pins_would_break_the_promise_at_the_next_star
 def test_another_ledger_s_mark_has_no_automatic_remedy():
     [finding] = find(view(), seen(guest("db9", {0: "0-1"}, mark=Ownership("L2", "c"))))
     assert (finding.kind, finding.remedy) == ("foreign-ledger", "")
+
+
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [
+        (Ownership("L1", "old"), "claim old, its claim on alpha is c"),
+        (Ownership("L1", "c", migration_uuid="m-1"), "migration m-1, which has ended"),
+        (Ownership("L1", "c"), None),
+    ],
+)
+def test_a_mark_of_ours_that_is_no_longer_so(mark, words):
+    found = find(view(promised("db1", {0: 2})), seen(guest("db1", {0: 2}, mark=mark)))
+    assert [one.sentence for one in found] == ([f"db1 bears the mark of {words}"] if words else [])
+
+
+def test_quarantine_over_full_rows_and_unreadable_domains_are_passed_on():
+    ledger_view = attrs.evolve(
+        view(), quarantine="cell 1 is gone", overfull=("too much",), unreadable=(("odd", "no XML"),)
+    )
+    assert kinds(ledger_view, seen()) == ["host-quarantined", "over-full", "unreadable-domain"]
 
 
 def test_every_rule_has_a_docstring_that_says_what_is_wrong():

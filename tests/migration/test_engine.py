@@ -3,6 +3,7 @@
 import pytest
 
 from numaferry.model import CpuSet, MigrationStatus, Ownership, XmlKind
+from numaferry.request import parse_domain
 
 
 def test_a_pinned_guest_moves_with_its_promise_kept(site):
@@ -65,8 +66,6 @@ def test_a_persistent_guest_has_its_new_pins_at_its_next_start_too(site):
     engine = site.engine()
     engine.drive(engine.start(site.ledger.instance("db1"), "beta").id)
     pins = dict(site.ledger.instance("db1").numa_topology.cpu_pinning)
-    from numaferry.request import parse_domain  # noqa: PLC0415  (only here)
-
     stored = parse_domain(site.hypervisor("beta").domain_xml(uuid, XmlKind.INACTIVE))
     assert {vcpu: cpus.first() for vcpu, cpus in stored.vcpupins} == pins
     assert site.audit("beta").findings == ()
@@ -80,12 +79,12 @@ def test_a_transient_guest_stays_transient(site):
     site.settled(uuid, moved=True)
 
 
-def test_no_secret_is_written_anywhere(site, tmp_path):
+def test_no_secret_is_written_anywhere(site, directory):
     site.guest()
     engine = site.engine()
     engine.drive(engine.start(site.ledger.instance("db1"), "beta").id)
     assert "hunter2" not in str(site.progress)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert not [path for path in directory.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
 
 
 def test_a_pin_that_the_kernel_does_not_have_is_mended_to_the_claim(site):

@@ -16,7 +16,7 @@ from numaferry.audit.findings import Finding, Severity
 from numaferry.audit.views import Side
 from numaferry.migration.pages import pages_claimed
 from numaferry.migration.readback import expected_masks
-from numaferry.model import CpuSet, union
+from numaferry.model import METADATA_URI, CpuSet, union
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -211,6 +211,31 @@ def foreign_ledger(view: LedgerView, seen: HostSeen) -> Iterator[Finding]:
             )
 
 
+def stale_mark(view: LedgerView, seen: HostSeen) -> Iterator[Finding]:
+    """A domain bears this ledger's mark, and what it says is not (or no longer) so."""
+    for guest in seen.guests:
+        mark = guest.domain.ownership
+        if mark is None or mark.ledger_id != view.ledger_id or guest.uuid in view.moving:
+            continue
+        promised = view.promise_of(guest.uuid)
+        if promised is None:
+            wrong = f"claim {mark.claim_id}, which this ledger does not have on {view.host}"
+        elif mark.claim_id != promised.claim_id:
+            wrong = f"claim {mark.claim_id}, its claim on {view.host} is {promised.claim_id}"
+        elif mark.migration_uuid:
+            wrong = f"migration {mark.migration_uuid}, which has ended"
+        else:
+            continue
+        yield Finding(
+            "stale-mark",
+            Severity.INFO,
+            view.host,
+            guest.name,
+            f"{guest.name} bears the mark of {wrong}",
+            f"virsh -c {view.uri} metadata {guest.name} {METADATA_URI} --remove{_affected(guest)}",
+        )
+
+
 def quarantined(view: LedgerView, _seen: HostSeen) -> Iterator[Finding]:
     """The host is not the machine that was confirmed: other cells, CPUs or another UUID."""
     if view.quarantine:
@@ -258,6 +283,7 @@ RULES: Final[tuple[Callable[[LedgerView, HostSeen], Iterator[Finding]], ...]] = 
     persistent_pins_differ,
     pages_unaccounted,
     unreadable,
+    stale_mark,
 )
 
 
@@ -284,6 +310,11 @@ def _pages_expected(view: LedgerView, seen: HostSeen) -> tuple[dict[PoolKey, int
         for key, count in pages.items():
             expected[key] = expected.get(key, 0) + count
     return expected, doubtful
+
+
+def _affected(guest: GuestSeen) -> str:
+    """Return virsh's flags for whatever there is of a domain."""
+    return (" --live" if guest.active else "") + (" --config" if guest.domain.persistent else "")
 
 
 def _vcpupin(view: LedgerView, guest: GuestSeen, pins: list[tuple[int, CpuSet]], flag: str) -> str:

@@ -69,7 +69,10 @@ def promises(ledger: Ledger, record: HostRecord) -> LedgerView:
     """Return what the ledger says of a host, with every migration in progress anywhere."""
     view = ledger.view(record.name)
     here = ledger.instances(record.name)
-    current = tuple(Promised(one.uuid, one.name, Side.CURRENT, one.numa_topology) for one in here)
+    claims = {one.instance_uuid: one.claim_id for one in view.holdings}
+    current = tuple(
+        Promised(one.uuid, one.name, Side.CURRENT, one.numa_topology, claims.get(one.uuid, "")) for one in here
+    )
     return LedgerView(
         host=record.name,
         uri=record.uri,
@@ -103,16 +106,17 @@ def _moving(ledger: Ledger) -> frozenset[str]:
 
 def _incoming(view: HostView, settled: set[str]) -> tuple[Promised, ...]:
     """Return the guests whose move claim is on this host and not yet flipped."""
-    names = {one.instance_uuid: one.instance_name for one in view.holdings}
+    holdings = {one.instance_uuid: one for one in view.holdings}
     return tuple(
         Promised(
             move.instance_uuid,
-            names.get(move.instance_uuid, move.instance_uuid),
+            holdings[move.instance_uuid].instance_name,
             Side.INCOMING,
             move.context.new_numa_topology if move.context else None,
+            holdings[move.instance_uuid].claim_id,
         )
         for move in view.moves
-        if move.dest == view.record.name and move.instance_uuid not in settled
+        if move.dest == view.record.name and move.instance_uuid in holdings and move.instance_uuid not in settled
     )
 
 

@@ -43,6 +43,7 @@ class Promised:
     name: str
     side: Side
     topology: InstanceNumaTopology | None
+    claim_id: str = ""
 
     @property
     def cpus(self) -> CpuSet:

@@ -130,12 +130,12 @@ class Convergence:
         move.tidy(f"resuming the guest on {move.source.name}", lambda: move.source_host.resume(move.uuid))
         self._waits += 1
 
-    def _roll_back(self, _decision: Decision) -> Migration:
+    def _roll_back(self, _decision: Decision) -> Migration | None:
         move, error = self.move, self.error
         aborted = move.migration.abort_requested
         why = "aborted on request" if aborted else f"rolled back: {error}" if error else "rolled back after a take-over"
         migration = self._undo(Event.CANCEL if aborted else Event.FAIL, why)
-        if aborted or error is None:
+        if migration is None or aborted or error is None:
             return migration
         if isinstance(error, NumaferryError) and not isinstance(error, HostError):
             raise error
@@ -145,17 +145,25 @@ class Convergence:
             hint=f"what happened step by step: numaferry migration show {migration.id}",
         ) from error
 
-    def _cancelled(self, decision: Decision) -> Migration:
+    def _cancelled(self, decision: Decision) -> Migration | None:
         return self._undo(Event.CANCEL, decision.sentence)
 
-    def _undo(self, event: Event, reason: str) -> Migration:
-        """Undo every step in reverse, drop the claim, audit both hosts. An undo for a step not taken does nothing."""
+    def _undo(self, event: Event, reason: str) -> Migration | None:
+        """Undo every step in reverse, drop the claim, audit both hosts; None: a host was lost meanwhile.
+
+        An undo for a step not taken does nothing.
+        """
         move = self.move
         status = next_status(move.migration.status, event)
         for step in reversed(move.tools.steps):
             if step.undo is not None:
                 move.commit(f"undoing {step.name}", step=step.undo.__name__)
-                step.undo(move)
+                try:
+                    step.undo(move)
+                except HostUnreachable as error:
+                    move.commit(f"{step.undo.__name__} has to wait: {error.message}")
+                    self._waits += 1
+                    return None
         move.guard()
         move.migration = move.tools.ledger.drop_move_claim(move.migration.id, status, reason) or move.migration
         move.tools.on_progress(move.migration, None)

@@ -34,7 +34,8 @@ def post_live_migration(move: Move) -> None:
         evidence = f"{tell('source', move.source.name, source, job)}; {tell('dest', move.dest.name, dest)}"
         raise HypervisorError(f"the guest is not where a finished job leaves it: {evidence}")
     move.tools.ledger.confirm_migration(move.migration.id)
-    move.tidy(f"unplugging the links on {move.source.name}", lambda: move.source_host.unplug_vifs(move.original))
+    what = f"unplugging the links on {move.source.name}"
+    move.tidy(what, lambda: move.source_host.unplug_vifs(move.original), reach=False)
 
 
 def post_live_migration_at_destination(move: Move) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
-from numaferry.errors import Conflict, HostError, NotFound
+from numaferry.errors import Conflict, HostError, HostUnreachable, NotFound
 from numaferry.migration.evidence import Sight, Unreachable
 from numaferry.migration.states import next_status
 from numaferry.model import Ownership, mutated_migration_context
@@ -217,8 +217,11 @@ class Move:
         )
         self.tools.on_progress(self.migration, None)
 
-    def tidy(self, what: str, work: Callable[[], T]) -> T | None:
-        """Make a call that only tidies up: tried twice, then told in an event and left to the audit."""
+    def tidy(self, what: str, work: Callable[[], T], *, reach: bool = True) -> T | None:
+        """Make a call that only tidies up: tried twice, then told in an event and left to the audit.
+
+        With `reach` a host that can't be reached is raised (HostUnreachable): it is worth waiting for.
+        """
         for left in reversed(range(TRIES)):
             try:
                 return work()
@@ -226,6 +229,8 @@ class Move:
                 self.commit(f"{what}: nothing to do, {error.message}")
                 return None
             except HostError as error:
+                if reach and isinstance(error, HostUnreachable):
+                    raise
                 if not left:
                     self.commit(f"{what} did not work and is left to the audit: {error.message}")
         return None

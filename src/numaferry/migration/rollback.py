@@ -19,5 +19,6 @@ def rollback_live_migration(move: Move) -> None:
 
 
 def rollback_live_migration_at_destination(move: Move) -> None:
-    """Take back what `plug_vifs` made on the destination."""
-    move.tidy(f"unplugging the links on {move.dest.name}", lambda: move.dest_host.unplug_vifs(move.mutated))
+    """Take back what `plug_vifs` made on the destination; one that can't be reached is no reason to hold its claim."""
+    what = f"unplugging the links on {move.dest.name}"
+    move.tidy(what, lambda: move.dest_host.unplug_vifs(move.mutated), reach=False)
