@@ -34,22 +34,23 @@ def shared_free(host: HostState) -> int:
     return shared_capacity(host) - sum(cell.shared_vcpus for cell in host.cells) - host.floating_vcpus
 
 
-def memory_free_kib(host: HostState) -> int:
-    """Return how much more memory the host may promise within the RAM ratio, bound and floating counted."""
-    total = sum(cell.memory_kib for cell in host.cells)
-    ratio = host.limits.ram_allocation_ratio if host.limits else 1.0
-    return int(total * ratio) - sum(cell.memory_used_kib for cell in host.cells) - host.floating_memory_kib
-
-
 def base_memory_free_kib(host: HostState) -> int:
-    """Return how much more memory in base pages the host may promise; huge pages are no use to a floating guest."""
+    """Return how much more memory in base pages the host may promise, bound and floating counted.
+
+    Pools of huge pages are no use to a floating guest, and guests in them take nothing from it. A cell that tells no
+    pools counts with its memory as it is.
+    """
     ratio = host.limits.ram_allocation_ratio if host.limits else 1.0
-    bases = [cell.pages[0] for cell in host.cells if cell.pages]
-    if not bases:
-        return memory_free_kib(host)
-    total = sum((pool.total - pool.reserved) * pool.size_kib for pool in bases)
-    used = sum(pool.used * pool.size_kib for pool in bases)
-    return int(total * ratio) - used - host.floating_memory_kib
+    total, used = 0, host.floating_memory_kib
+    for cell in host.cells:
+        if cell.pages:
+            base = cell.pages[0]
+            total += (base.total - base.reserved) * base.size_kib
+            used += base.used * base.size_kib
+        else:
+            total += cell.memory_kib
+            used += cell.memory_used_kib
+    return int(total * ratio) - used
 
 
 def totals_for_floating(host: HostState, request: NumaRequest) -> list[Total]:
@@ -63,8 +64,7 @@ def totals_for_floating(host: HostState, request: NumaRequest) -> list[Total]:
     if host.limits is not None:
         rows += [
             Total("shared-cpus", request.vcpus, shared_free(host), "shared vCPUs within the CPU allocation ratio"),
-            Total("memory", request.memory_kib, memory_free_kib(host), "KiB within the RAM allocation ratio"),
-            Total("memory", request.memory_kib, base_memory_free_kib(host), "KiB of base pages"),
+            Total("memory", request.memory_kib, base_memory_free_kib(host), "KiB of base pages within the RAM ratio"),
         ]
     return rows
 
@@ -77,11 +77,7 @@ def totals_for_bound(host: HostState, request: NumaRequest) -> list[Total]:
     shared = sum(len(cell.vcpus - cell.pinned_vcpus) for cell in request.cells)
     if host.floating_vcpus and shared:
         rows.append(Total("shared-cpus", shared, shared_free(host), "shared vCPUs beside the floating guests"))
-    if host.floating_memory_kib:
-        # What floats lives in base pages; huge pages are bounded by their own pools.
-        plain = sum(cell.memory_kib for cell in request.cells if cell.page_size in (None, "small"))
-        if plain:
-            rows.append(
-                Total("memory", plain, base_memory_free_kib(host), "KiB of base pages beside the floating guests")
-            )
+    plain = sum(cell.memory_kib for cell in request.cells if cell.page_size in (None, "small"))
+    if host.floating_memory_kib and plain:
+        rows.append(Total("memory", plain, base_memory_free_kib(host), "KiB of base pages beside the floating guests"))
     return rows
