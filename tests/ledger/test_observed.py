@@ -6,7 +6,7 @@ import pytest
 
 from numaferry.errors import NoFit
 from numaferry.ledger import ObservedUse
-from numaferry.model import CpuSet
+from numaferry.model import CellRequest, CpuSet, NumaRequest
 
 
 def test_a_stray_domain_closes_its_cpus_and_pages(fleet, make):
@@ -102,3 +102,26 @@ def test_an_ignored_instance_is_left_out_of_claims_and_sight(fleet, make):
     guest = fleet.claim_instance(make.guest("db1", "A", "4-5")).instance
     fleet.set_observed("A", (ObservedUse(guest.uuid, "db1", CpuSet.parse("4-7"), False, 2, 0),))  # noqa: FBT003
     assert fleet.host_state("A", ignore_instance=guest.uuid).cells == empty
+
+
+def test_a_guest_in_huge_pages_fits_beside_a_floating_one_on_a_host_with_few_base_pages(fleet, make):
+    """Floating guests live in base pages: what they take is no reason to refuse huge pages that are free."""
+    make.host(fleet, "H", notation="2 cells x 2 cores x 2 threads, 1536M, 2M:700", reserved_host_memory_mb=16)
+    fleet.set_observed("H", (make.seen("vm1", floating=True, memory_mib=100),))
+    guest = fleet.claim_instance(make.guest("db1", "A", "4-5", memory_mib=256)).instance
+    request = make.request(2, 1024, 2048)
+    assert fleet.live_migration_claim(guest.uuid, ["H"], request=request).migration.dest == "H"
+
+
+def test_base_pages_beside_huge_ones_are_not_lent_out_twice(fleet, make):
+    """A shared guest without a page size takes base pages; free huge pages are no room for it."""
+    make.host(
+        fleet, "H", notation="1 cell x 2 cores x 2 threads, 1024M, 2M:400", dedicated="2-3", reserved_host_memory_mb=0
+    )
+    every = CpuSet.parse("0")
+    cell = CellRequest(0, every, CpuSet(), 200 * 1024)
+    request = NumaRequest(1, 200 * 1024, (cell,))
+    guests = [fleet.claim_instance(make.floating(name, "A", memory_mib=200)).instance for name in ("w1", "w2")]
+    fleet.live_migration_claim(guests[0].uuid, ["H"], request=request)
+    with pytest.raises(NoFit):
+        fleet.live_migration_claim(guests[1].uuid, ["H"], request=request)
