@@ -86,6 +86,15 @@ def test_adopting_is_shown_before_it_is_done(world):
     assert again["db1"] == "already adopted"
 
 
+def test_a_forgotten_guest_runs_on_and_its_cpus_are_free(fleet):
+    uuid = fleet.told("instance", "show", "db1")["uuid"]
+    assert fleet.told("instance", "forget", "db1") == {"forgotten": "db1"}
+    domain = fleet.fleet.hypervisor("alpha").domain(uuid)
+    assert (domain.ownership, str(domain.state)) == (None, "running")
+    assert not [row for row in fleet.told("ledger", "explain", "alpha")["cpus"] if row["instance"]]
+    fleet.ok("host", "remove", "alpha")
+
+
 def test_a_guest_on_contested_cpus_is_adopted_as_conflicted(world):
     world.fleet.start_guest("alpha", guest_xml("db1", [2, 6], [0, 1]))
     world.fleet.start_guest("alpha", guest_xml("db2", [2, 7], [0, 1]))

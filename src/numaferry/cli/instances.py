@@ -1,4 +1,4 @@
-"""`numaferry instance list|show|adopt`."""
+"""`numaferry instance list|show|adopt|forget`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,19 @@ def adopt(
         raise click.UsageError("name domains, or give --all (and not both)")
     lines = session.ferry().adopt(names, host=host, everything=everything, dry_run=dry_run, force=force)
     session.show(lines, lambda: _adopted(lines))
+
+
+@instance.command()
+@click.argument("instance")
+@command_options
+@examples("numaferry instance forget db1")
+def forget(session: Session, instance: str) -> None:
+    """Forget an instance: what it was promised is free, and the guest runs on unmanaged.
+
+    Its mark is taken off where its host can be reached. Refused while it is being moved.
+    """
+    name = session.ferry().instance_forget(instance)
+    session.show({"forgotten": name}, lambda: f"instance {name} forgotten; the guest runs on, unmanaged")
 
 
 def _list(lines: Sequence[InstanceLine]) -> RenderableType:

@@ -160,6 +160,10 @@ class Ferry:
             self.ledger, self._reach, names, host=host, everything=everything, dry_run=dry_run, force=force
         )
 
+    def instance_forget(self, ref: str) -> str:
+        """Forget an instance, which runs on unmanaged; returns its name. See `service.instances.forget`."""
+        return instances.forget(self.ledger, self._reach, ref)
+
     # -- moving
 
     def plan(self, ref: str, dest: str | None = None, *, bandwidth_mib_s: int = 0, force: bool = False) -> Plan:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import attrs
 
-from numaferry.errors import Ambiguous, Conflict, NotFound, NotManaged, NumaferryError
+from numaferry.errors import Ambiguous, Conflict, HostError, NotFound, NotManaged, NumaferryError
 from numaferry.model import EMPTY, CpuSet, Instance, Ownership, XmlKind
 from numaferry.request import adopt as judge_adoption
 from numaferry.request import parse_domain
@@ -178,6 +179,21 @@ def _instance(one: _Candidate, config: HostConfig, inactive: DomainNeeds | None)
 
 def _cpus(instance: Instance) -> CpuSet:
     return instance.numa_topology.owned_cpus if instance.numa_topology else EMPTY
+
+
+def forget(ledger: Ledger, reach: Reach, ref: str) -> str:
+    """Release all that an instance holds, and take our mark off its domain if it can be reached; returns its name.
+
+    The guest runs on as it is. Raises NotFound, Ambiguous, Conflict while it is being moved.
+    """
+    one = ledger.instance(ref)
+    ledger.forget_instance(one.uuid)
+    with contextlib.suppress(HostError, NotFound):
+        hypervisor = reach(ledger.host(one.host).uri)
+        seen = hypervisor.domain(one.uuid)
+        if seen is not None and seen.ownership is not None and seen.ownership.ledger_id == ledger.ledger_id:
+            hypervisor.set_ownership(one.uuid, None)
+    return one.name
 
 
 def lines(ledger: Ledger, host: str | None = None) -> tuple[InstanceLine, ...]:
