@@ -336,6 +336,34 @@ def test_a_guest_that_dirties_faster_than_the_link_never_converges_and_stays(fle
     assert fleet.hypervisor("a").completed_job(uuid) is None, "libvirt keeps no figures of a job that failed"
 
 
+def test_a_network_that_comes_back_in_time_lets_the_job_finish(fleet):
+    uuid = fleet.start_guest("a", GUEST)
+    fleet.inject_named("hosts-lose-each-other")
+    cut_at = []
+
+    def mend(now):
+        if now._cuts:
+            cut_at.append(now.now_s)
+        if len(cut_at) == 200:
+            now.heal()
+
+    fleet.observe(mend)
+    fleet.hypervisor("a").live_migration(call_for(fleet, uuid))
+    assert fleet.running_on(uuid) == ("b",)
+    assert fleet.lives[uuid].twice_s == 0
+
+
+def test_hosts_that_stay_apart_end_the_job_after_the_keep_alives_patience(fleet):
+    uuid = fleet.start_guest("a", GUEST)
+    fleet.inject_named("hosts-lose-each-other")
+    began = fleet.now_s
+    with pytest.raises(HypervisorError, match="client socket is closed"):
+        fleet.hypervisor("a").live_migration(call_for(fleet, uuid))
+    assert 30 <= fleet.now_s - began < 32
+    assert fleet.running_on(uuid) == ("a",)
+    assert fleet.hypervisor("b").domains() == ()
+
+
 def test_uris(fleet):
     assert virt.connect("sim://t/a").facts().hostname == "a"
     with pytest.raises(NotFound, match="no host 'z'"):

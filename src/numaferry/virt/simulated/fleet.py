@@ -23,7 +23,7 @@ from numaferry.virt.simulated.faults import ACTIONS, CONTROLLER, POINTS, SCENARI
 from numaferry.virt.simulated.guest_xml import as_defined, read_config, without_id
 from numaferry.virt.simulated.host import SimDomain, SimHost
 from numaferry.virt.simulated.hypervisor import SimulatedHypervisor
-from numaferry.virt.simulated.job import Phase
+from numaferry.virt.simulated.job import LOST, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -207,7 +207,7 @@ class Fleet:
             elif job.source.name == name and job.phase is Phase.FINISH:
                 job.orphan()
             else:
-                job.fail("operation failed: Lost connection to destination host")
+                job.fail(LOST)
 
     def kill_host(self, name: str) -> None:
         """Let a host die with all its guests; it answers again after `boot_host`."""

@@ -28,6 +28,10 @@ MAX_DOWNTIME_S = 0.3
 PATIENCE_S = 600.0
 
 
+#: How long the daemons wait for each other's signs of life (qemu.conf: keepalive_interval 5, keepalive_count 5).
+KEEPALIVE_S = 30.0
+#: What the source's daemon then says.
+LOST = "internal error: client socket is closed"
 #: What libvirt says, after 30 s, to whoever wants to change a domain while its job runs.
 BUSY = (
     "Timed out during operation: cannot acquire state change lock "
@@ -69,6 +73,7 @@ class MigrationJob:
         self.bandwidth_bytes_s = (call.bandwidth_mib_s or fleet.bandwidth_mib_s) * MIB
         self.started_at = fleet.now_s
         self.paused_at: float | None = None
+        self.lost_at: float | None = None
         self.ended_at: float | None = None
 
     @classmethod
@@ -157,12 +162,23 @@ class MigrationJob:
             self.fail("operation aborted: job 'migration out' canceled by client")
         elif domain is None or not domain.state.active:
             self.fail("operation failed: domain is not running")
-        elif not self.fleet.reachable(self.source.name, self.dest.name):
-            self.fail("operation failed: Lost connection to destination host")
+        elif self._lost():
+            return
         elif self.fleet.now_s - self.started_at > PATIENCE_S:
             self.fail(f"operation failed: the simulated job did not converge within {PATIENCE_S:g} s")
         else:
             self._transfer(domain)
+
+    def _lost(self) -> bool:
+        """Tell whether the hosts can't talk now; after the keep-alive's patience that ends the job."""
+        if self.fleet.reachable(self.source.name, self.dest.name):
+            self.lost_at = None
+            return False
+        if self.lost_at is None:
+            self.lost_at = self.fleet.now_s
+        if self.fleet.now_s - self.lost_at >= KEEPALIVE_S:
+            self.fail(LOST)
+        return True
 
     def _transfer(self, domain: SimDomain) -> None:
         sent = min(self.round_bytes, int(self.bandwidth_bytes_s * self.fleet.tick_s))
@@ -184,9 +200,11 @@ class MigrationJob:
             self.iteration += 1
 
     def _finish(self) -> None:
+        if self._lost():
+            return
         incoming = self.dest.domains.get(self.call.uuid)
-        if incoming is None or not self.fleet.reachable(self.source.name, self.dest.name):
-            self.fail("operation failed: Lost connection to destination host")
+        if incoming is None:
+            self.fail(LOST)
             return
         incoming.state, incoming.reason = DomainState.RUNNING, "migrated"
         if self.call.persistent_xml is not None:
