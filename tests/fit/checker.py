@@ -145,21 +145,30 @@ def base_memory_violations(host, request, placed):
         wrong.append("bound and floating vCPUs beyond the host's capacity")
     if not host.floating_memory_kib:
         return wrong
-    ratio = host.limits.ram_allocation_ratio
-    memory = sum(cell.memory_kib for cell in request.cells) + sum(cell.memory_used_kib for cell in host.cells)
-    if memory + host.floating_memory_kib > sum(cell.memory_kib for cell in host.cells) * ratio:
-        wrong.append("bound and floating memory beyond the host's capacity")
-    bases = [cell.pages[0] for cell in host.cells if cell.pages]
     new = sum(
         cell.memory_kib
         for cell in request.cells
         if not huge(host.cell(placed[cell.id]["host_cell"]), placed[cell.id]["page_kb"])
     )
-    used = sum(base.used * base.size_kib for base in bases)
-    room = int(sum((base.total - base.reserved) * base.size_kib for base in bases) * ratio)
-    if bases and new and used + new + host.floating_memory_kib > room:
+    if new and base_used_kib(host) + new + host.floating_memory_kib > base_room_kib(host):
         wrong.append("base pages beyond what floating guests leave")
     return wrong
+
+
+def base_used_kib(host):
+    """Return the memory in base pages that bound guests have; all of it where a cell tells no pools."""
+    return sum(
+        cell.pages[0].used * cell.pages[0].size_kib if cell.pages else cell.memory_used_kib for cell in host.cells
+    )
+
+
+def base_room_kib(host):
+    """Return the memory in base pages that the host may promise."""
+    totals = [
+        (cell.pages[0].total - cell.pages[0].reserved) * cell.pages[0].size_kib if cell.pages else cell.memory_kib
+        for cell in host.cells
+    ]
+    return int(sum(totals) * host.limits.ram_allocation_ratio)
 
 
 def device_violations(host, request, answer):

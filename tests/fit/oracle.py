@@ -6,7 +6,7 @@ Every injective map of guest cells to host cells, every choice of CPUs, page siz
 
 from itertools import combinations, permutations, product
 
-from checker import base_memory_violations, cell_violations, device_suits
+from checker import base_memory_violations, base_room_kib, base_used_kib, cell_violations, device_suits
 
 
 def fits(host, request):
@@ -83,17 +83,9 @@ def floating_fits(host, request):
         return False
     if host.limits is None:
         return True
-    ratio = host.limits.ram_allocation_ratio
-    bound = sum(cell.shared_vcpus for cell in host.cells)
-    used = sum(cell.memory_used_kib for cell in host.cells)
-    bases = [cell.pages[0] for cell in host.cells if cell.pages]
-    base_used = sum(base.used * base.size_kib for base in bases)
-    base_room = sum((base.total - base.reserved) * base.size_kib for base in bases) * ratio
-    return (
-        bound + host.floating_vcpus + request.vcpus <= cpus * host.limits.cpu_allocation_ratio
-        and used + host.floating_memory_kib + request.memory_kib <= memory * ratio
-        and (not bases or base_used + host.floating_memory_kib + request.memory_kib <= base_room)
-    )
+    vcpus = sum(cell.shared_vcpus for cell in host.cells) + host.floating_vcpus + request.vcpus
+    memory_kib = base_used_kib(host) + host.floating_memory_kib + request.memory_kib
+    return vcpus <= cpus * host.limits.cpu_allocation_ratio and memory_kib <= base_room_kib(host)
 
 
 def devices_met_anywhere(host, request):

@@ -204,6 +204,12 @@ def test_floating_guests_leave_what_the_host_has_beyond_them():
     assert not numa_fit_instance_to_host(machine, guest(2, policy="shared", memory_mib=200))
 
 
+def test_a_guest_in_huge_pages_takes_nothing_from_floating_ones():
+    machine = host(cell(0, 2, base_mib=512, huge=64), floating_memory_kib=512 * MIB)
+    assert numa_fit_instance_to_host(machine, guest(2, page=2048, memory_mib=128))
+    assert not numa_fit_instance_to_host(machine, guest(2, memory_mib=128))
+
+
 def test_a_wish_for_any_page_size_takes_huge_pages_where_floating_guests_need_the_base_pages():
     plain, with_huge = cell(0, 2, base_mib=512), cell(1, 2, base_mib=512, huge=64)
     machine = host(plain, with_huge, floating_memory_kib=1000 * MIB)

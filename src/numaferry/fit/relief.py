@@ -127,8 +127,12 @@ def _free_memory(pairs: Pairs, guest: Guest, state: CellState) -> tuple[CellStat
 
 
 def _without(state: CellState, size: int, amount_kib: int) -> CellState | None:
-    """Return the cell with this much memory in pages of `size` given back; None where less is in use."""
-    if amount_kib <= 0 or amount_kib > state.memory_used_kib:
+    """Return the cell with this much memory in pages of `size` given back; None where less is in use.
+
+    Whether a cell's `memory_used_kib` counts huge pages is the caller's matter, so only base pages change it.
+    """
+    base = state.pages[0].size_kib if state.pages else size
+    if amount_kib <= 0 or (size == base and amount_kib > state.memory_used_kib):
         return None
     pages = []
     for pool in state.pages:
@@ -138,8 +142,11 @@ def _without(state: CellState, size: int, amount_kib: int) -> CellState | None:
             pages.append(attrs.evolve(pool, used=pool.used - amount_kib // size))
         else:
             pages.append(pool)
-    return attrs.evolve(state, pages=tuple(pages), memory_used_kib=state.memory_used_kib - amount_kib)
+    used_kib = state.memory_used_kib - (amount_kib if size == base else 0)
+    return attrs.evolve(state, pages=tuple(pages), memory_used_kib=used_kib)
 
 
 def _freed_kib(before: CellState, after: CellState) -> int:
-    return before.memory_used_kib - after.memory_used_kib
+    if not before.pages:
+        return before.memory_used_kib - after.memory_used_kib
+    return sum((old.used - new.used) * old.size_kib for old, new in zip(before.pages, after.pages, strict=True))
