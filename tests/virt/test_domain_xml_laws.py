@@ -1,7 +1,7 @@
 """Laws of the destination XML, over guests of all shapes."""
 
 import attrs
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -20,6 +20,9 @@ from numaferry.model import (
 )
 from numaferry.model.notation import parse_topology
 from numaferry.virt.libvirt.domain_xml import CHANGED_PATHS, changed_paths, get_updated_guest_xml, read_ownership
+
+#: Time limits say nothing of a law where the machine is shared.
+on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 HOST = parse_topology("4 cells x 4 cores x 2 threads, 1536M, 2M:128")
 DEST = HostFacts("lab2", "uuid-2", "qemu+tcp://lab2/system", HOST, 9_000_000, 7_002_000)
@@ -128,6 +131,7 @@ def canonical_rest(xml):
     return etree.tostring(root, method="c14n")
 
 
+@on_a_busy_machine
 @given(moves())
 def test_law_outside_the_declared_paths_the_xml_is_the_sources(move):
     (xml, _, _), topology = move
@@ -135,6 +139,7 @@ def test_law_outside_the_declared_paths_the_xml_is_the_sources(move):
     assert canonical_rest(updated(xml, topology, ownership=Ownership("L", "c"))) == canonical_rest(xml)
 
 
+@on_a_busy_machine
 @given(moves())
 def test_law_no_thread_is_left_on_a_cpu_that_was_not_given(move):
     (xml, _, _), topology = move
@@ -144,6 +149,7 @@ def test_law_no_thread_is_left_on_a_cpu_that_was_not_given(move):
         assert CpuSet.parse(pin.get("cpuset")) <= given_cpus, etree.tostring(pin)
 
 
+@on_a_busy_machine
 @given(moves())
 def test_law_each_vcpu_has_exactly_the_pin_of_the_claim_and_each_cell_its_node(move):
     (xml, cells, _), topology = move
@@ -158,6 +164,7 @@ def test_law_each_vcpu_has_exactly_the_pin_of_the_claim_and_each_cell_its_node(m
     assert memory == CpuSet.of(cell.host_cell for cell in topology.cells)
 
 
+@on_a_busy_machine
 @given(moves())
 def test_law_the_emulator_has_a_cpu_on_every_cell_with_huge_pages(move):
     (xml, _, _), topology = move
@@ -169,6 +176,7 @@ def test_law_the_emulator_has_a_cpu_on_every_cell_with_huge_pages(move):
             assert not emulator.isdisjoint(HOST.cell(cell.host_cell).cpus)
 
 
+@on_a_busy_machine
 @given(moves())
 def test_law_doing_it_twice_is_doing_it_once(move):
     (xml, _, _), topology = move
@@ -177,6 +185,7 @@ def test_law_doing_it_twice_is_doing_it_once(move):
     assert changed_paths(once, updated(once, topology)) == ()
 
 
+@on_a_busy_machine
 @given(moves(), st.data())
 def test_law_a_second_move_gives_what_a_direct_one_would(move, data):
     (xml, cells, _), topology = move
@@ -187,6 +196,7 @@ def test_law_a_second_move_gives_what_a_direct_one_would(move, data):
     assert changed_paths(once_pinned, by_way) == ()
 
 
+@on_a_busy_machine
 @given(moves())
 def test_law_the_input_decides_everything(move):
     (xml, _, _), topology = move
@@ -195,6 +205,7 @@ def test_law_the_input_decides_everything(move):
     assert instance(topology) == before
 
 
+@on_a_busy_machine
 @given(guests(), st.uuids())
 def test_law_ownership_written_is_ownership_read(guest, claim):
     ownership = Ownership("ledger", str(claim))
