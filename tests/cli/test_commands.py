@@ -216,6 +216,7 @@ def test_the_fit_runs_on_a_file_of_cases(world):
     }
     path = world.folder / "cases.jsonl"
     path.write_text(json.dumps(case) + "\n", encoding="utf-8")
-    answer = json.loads(world.ok("fit", "--cases", str(path), "-f", "json"))
-    assert answer["id"] == "one"
-    assert "1 cases" in world.ok("fit", "--cases", str(path))
+    ran = world.run("fit", "--cases", str(path))
+    assert json.loads(ran.out)["id"] == "one"
+    assert "1 cases" in ran.err
+    assert world.ok("fit", "--cases", str(path), "-f", "json") == ran.out

@@ -26,13 +26,14 @@ def test_near_misses_come_first_with_their_numbers():
     first = misfit.shortages[0]
     assert (first.resource, first.host_cell, first.needed, first.free, first.missing) == ("dedicated-cpus", 1, 4, 3, 1)
     assert first.sentence == "guest cell 0 on host cell 1: needs 4 dedicated CPUs, 3 free, 1 missing"
-    assert misfit.reason.endswith(first.sentence)
+    expected = "guest cell 0 fits on no host cell; nearest is host cell 1: needs 4 dedicated CPUs, 3 free, 1 missing"
+    assert misfit.reason == expected
     assert {one.host_cell for one in misfit.shortages} == {0, 1}
 
 
 def test_missing_pages_are_counted_in_pages():
     misfit = numa_fit_instance_to_host(host(cell(1, 8, huge=40, huge_used=10)), guest(4, page=2048))
-    assert misfit.reason.endswith("guest cell 0 on host cell 1: needs 32 pages of 2 MiB, 30 free, 2 missing")
+    assert misfit.reason.endswith("nearest is host cell 1: needs 32 pages of 2 MiB, 30 free, 2 missing")
     assert misfit.suggestions == ("fits if 2 more pages of 2 MiB are freed on host cell 1",)
 
 

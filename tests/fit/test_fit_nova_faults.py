@@ -17,7 +17,7 @@ def test_a_unequal_guest_cells_are_not_accepted_where_no_cell_holds_the_large_on
     machine = host(*(cell(n, 2, free=[n * 100]) for n in range(3)))
     misfit = numa_fit_instance_to_host(machine, guest(1, 1, 2))
     assert not misfit
-    assert misfit.reason.startswith("guest cell 2 fits on no host cell; nearest: guest cell 2 on host cell 0: needs 2")
+    assert misfit.reason.startswith("guest cell 2 fits on no host cell; nearest is host cell 0: needs 2 dedicated CPUs")
 
 
 def test_a_unequal_guest_cells_are_not_refused_where_a_swap_finds_room():

@@ -18,16 +18,15 @@ from numaferry.cli.kit import Session, command_options, examples
     help="A file of cases: one JSON object per line, a host and a flavor each.",
 )
 @command_options
-@examples("numaferry fit --cases cases.jsonl", "numaferry fit --cases cases.jsonl -f json > answers.jsonl")
+@examples("numaferry fit --cases cases.jsonl", "numaferry fit --cases cases.jsonl > answers.jsonl")
 def fit(session: Session, cases: Path) -> None:
-    """Run the fit on a file of cases, without a ledger and without hosts; one answer per line."""
+    """Run the fit on a file of cases, without a ledger and without hosts; one JSON line per case."""
     from numaferry.service.cases import run_cases  # noqa: PLC0415  (the solver is imported by who fits)
 
     fits = count = 0
     for answer in run_cases(cases):
         count += 1
         fits += answer["verdict"] == "fits"
-        if session.json:
-            click.echo(json.dumps(answer, sort_keys=True))
+        click.echo(json.dumps(answer, sort_keys=True))
     if not session.json:
-        click.echo(f"{count} cases, {fits} fit, {count - fits} do not; -f json prints the answers")
+        click.echo(f"{count} cases, {fits} fit, {count - fits} do not", err=True)

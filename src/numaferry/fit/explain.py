@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from numaferry.fit.floating import base_memory_free_kib
 from numaferry.fit.suggest import floating_suggestions, suggestions
-from numaferry.fit.words import and_list, kib, page
+from numaferry.fit.words import and_list, counted, kib, page
 from numaferry.model import Misfit, Shortage
 
 if TYPE_CHECKING:
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from numaferry.fit.question import Question
     from numaferry.model import HostState, NumaRequest
 
-#: What the numbers of a check count, in words; `threads` depends on the policy.
+#: What the numbers of a check count, one and several of it; `threads` depends on the policy.
 _UNITS = {
-    "dedicated-cpus": "dedicated CPUs",
-    "shared-cpus": "shared vCPUs",
-    "emulator-cpu": "CPU of its own for the emulator threads while it starts",
+    "dedicated-cpus": ("dedicated CPU", "dedicated CPUs"),
+    "shared-cpus": ("shared vCPU", "shared vCPUs"),
+    "emulator-cpu": ("CPU of its own for the emulator threads while it starts",) * 2,
 }
-_THREADS = {"require": "free threads on cores with a free sibling", "isolate": "wholly free dedicated cores"}
+_THREADS = {
+    "require": ("free thread on cores with a free sibling", "free threads on cores with a free sibling"),
+    "isolate": ("wholly free dedicated core", "wholly free dedicated cores"),
+}
 
 
 def misfit(question: Question, *, explain: bool) -> Misfit:
@@ -72,7 +75,7 @@ def _cpu_shortages(pairs: Pairs, guest: Guest, room: Room) -> list[Shortage]:
         needed, free = check(guest, room)
         if needed > free:
             units = _UNITS.get(resource) or _THREADS[pairs.thread_policy or ""]
-            words = f"needs {needed} {units}, {max(0, free)} free, {needed - max(0, free)} missing"
+            words = f"needs {needed} {units[needed > 1]}, {max(0, free)} free, {needed - max(0, free)} missing"
             found.append(_shortage(resource, (needed, max(0, free)), guest, room, words))
     return found
 
@@ -100,7 +103,7 @@ def _memory_shortages(pairs: Pairs, guest: Guest, room: Room) -> list[Shortage]:
         wished = guest.wish if isinstance(guest.wish, int) else None
         return [Shortage("page-size", 1, 0, room.id, guest.id, wished, _sentence(guest, room, words))]
     size, needed, free = best
-    words = f"needs {needed} pages of {page(size)}, {free} free, {needed - free} missing"
+    words = f"needs {counted(needed, 'page')} of {page(size)}, {free} free, {needed - free} missing"
     return [Shortage("pages", needed, free, room.id, guest.id, size, _sentence(guest, room, words))]
 
 
@@ -183,7 +186,8 @@ def _reason(question: Question, by_pair: dict[tuple[int, int], list[Shortage]]) 
     guest = pairs.guests[place].id
     if nearest is None:
         return f"guest cell {guest} fits on no host cell"
-    return f"guest cell {guest} fits on no host cell; nearest: {'; '.join(short.sentence for short in nearest)}"
+    words = "; ".join(short.sentence.partition(": ")[2] for short in nearest)
+    return f"guest cell {guest} fits on no host cell; nearest is host cell {nearest[0].host_cell}: {words}"
 
 
 def _too_few_cells(guests: int, rooms: int) -> str:
