@@ -85,15 +85,16 @@ class MigrationEngine:
         """Run the steps to the end and return the migration as completed or cancelled.
 
         Raises what a check said, MigrationFailed after a roll back (the guest runs on the source), NeedsPerson, and
-        HostUnreachable where a host has to be waited for (`recover` goes on). A migration that another controller had
-        begun is recovered.
+        HostUnreachable where a host has to be waited for (`recover` goes on). One that another controller started is
+        taken over; one that it had begun to drive is recovered.
         """
         with self._move(migration_id) as move:
             if not move.migration.in_progress:
                 return move.migration
-            if move.migration.step:
-                return self._take_over(move)
-            return self._run(move)
+            begun = bool(move.migration.step)
+            if begun or move.migration.controller != self._tools.controller:
+                self._take_over(move)
+            return Convergence(move).run() if begun else self._run(move)
 
     def recover(self, migration_id: int) -> Migration:
         """Take over a migration: ask both hosts, decide, converge, and return it as it ended.
@@ -102,7 +103,10 @@ class MigrationEngine:
         HostUnreachable where a host has to be waited for.
         """
         with self._move(migration_id) as move:
-            return self._take_over(move) if move.migration.in_progress else move.migration
+            if not move.migration.in_progress:
+                return move.migration
+            self._take_over(move)
+            return Convergence(move).run()
 
     def abort(self, migration_id: int) -> Migration:
         """Ask for a migration to be given up: its driver stops before the job, or aborts the job at its next poll.
@@ -119,7 +123,8 @@ class MigrationEngine:
         finally:
             move.close()
 
-    def _take_over(self, move: Move) -> Migration:
+    def _take_over(self, move: Move) -> None:
+        """Write our name into the migration; whoever drove it finds out before it touches a host again."""
         before = move.migration.controller
         sentence = f"{self._tools.controller} takes over" + (f" from {before}" if before else "")
         move.migration = self._tools.ledger.set_migration(
@@ -128,7 +133,6 @@ class MigrationEngine:
             controller=self._tools.controller,
             expected_status=move.migration.status,
         )
-        return Convergence(move).run()
 
     def _run(self, move: Move) -> Migration:
         for step in self._tools.steps:
