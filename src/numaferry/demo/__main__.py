@@ -34,22 +34,8 @@ def play_hosts(sabotage: str, *, keep: bool) -> int:
         teller.line()
         teller.line(f"{tell.shown} of {story.PROOFS} proofs hold, after {time.monotonic() - started:.0f} s in all.")
     finally:
-        _end(stage, keep=keep)
+        story.end(stage, keep=keep)
     return 0 if tell.shown == story.PROOFS else 1
-
-
-def _end(stage: Stage, *, keep: bool) -> None:
-    """Take the lab down, or leave it up and say what to try next."""
-    if not keep:
-        stage.down()
-        return
-    say = stage.teller.line
-    say(f"KEEP=1: the lab stays up. Try, in this folder:\n  export NUMAFERRY_DB={stage.ledger_url}")
-    say(f"  .venv/bin/numaferry topology {stage.dest.name}")
-    say(f"  .venv/bin/numaferry migrate db2 --dest {stage.source.name} --dry-run")
-    say(f"  .venv/bin/numaferry ledger explain {stage.source.name}")
-    say(f"  .venv/bin/numaferry lab exec --name demo {stage.source.name} -- virsh list --all")
-    say("  .venv/bin/numaferry lab down --name demo    # when you are done")
 
 
 def main() -> int:

@@ -75,18 +75,23 @@ def db2(stage: Stage, made: GuestImage) -> GuestSpec:
     )
 
 
-def hosts_toml(stage: Stage) -> Path:
-    """Write what the operators of both hosts would write, in nova's words, and return the file."""
-    rows = [
-        f"""[[host]]
-name = "{host.name}"
-uri = "{host.uri}"
-cpu_dedicated_set = "{DEDICATED}"
-cpu_shared_set = "{SHARED}"
+def host_row(name: str, uri: str, link: str, *, dedicated: str, shared: str, address: str = "") -> str:
+    """Return one host of a hosts file, as its operator would write it, in nova's words."""
+    return f"""[[host]]
+name = "{name}"
+uri = "{uri}"
+cpu_dedicated_set = "{dedicated}"
+cpu_shared_set = "{shared}"
 reserved_host_memory_mb = 512
-physical_networks = {{ {PHYSICAL_NETWORK} = "{host.data_links[0]}" }}
-migration_address = "{host.ip}"
+physical_networks = {{ {PHYSICAL_NETWORK} = "{link}" }}
+migration_address = "{address}"
 """
+
+
+def hosts_toml(stage: Stage, *, dedicated: str = DEDICATED, shared: str = SHARED) -> Path:
+    """Write the hosts file of a lab and return it."""
+    rows = [
+        host_row(host.name, host.uri, host.data_links[0], dedicated=dedicated, shared=shared, address=host.ip)
         for host in stage.lab.hosts
     ]
     path = stage.folder / "hosts.toml"

@@ -140,9 +140,9 @@ def explain(tell: Telling) -> None:
     follow()
 
 
-def crash(tell: Telling) -> None:
+def crash(tell: Telling, number: int = 8) -> None:
     """Kill the controller in the middle of a slow move; another one adopts the job and finishes it."""
-    stage, number = tell.stage, 8
+    stage = tell.stage
     _kill_in_the_middle(tell)
     if tell.sabotage in {str(number), EACH}:
         tell.line(f"SABOTAGE: spoiling proof {number}: the job is aborted behind the controller's back")
@@ -227,6 +227,20 @@ def _image(tell: Telling) -> GuestImage:
     if tell.image is None:
         tell.image = casting.image(tell.stage)
     return tell.image
+
+
+def end(stage: Stage, *, keep: bool) -> None:
+    """Take the lab down, or leave it up and say what to try next."""
+    if not keep:
+        stage.down()
+        return
+    say = stage.teller.line
+    say(f"KEEP=1: the lab stays up. Try, in this folder:\n  export NUMAFERRY_DB={stage.ledger_url}")
+    say(f"  .venv/bin/numaferry topology {stage.dest.name}")
+    say(f"  .venv/bin/numaferry migrate db1 --dest {stage.dest.name} --dry-run")
+    say(f"  .venv/bin/numaferry ledger explain {stage.source.name}")
+    say(f"  .venv/bin/numaferry lab exec --name demo {stage.source.name} -- virsh list --all")
+    say("  .venv/bin/numaferry lab down --name demo    # when you are done")
 
 
 @attrs.frozen
