@@ -139,6 +139,8 @@ def test_the_move_is_told_line_by_line_where_no_terminal_is(fleet):
     ran = fleet.run("migrate", "db1", "--dest", "beta", "--bandwidth", "50")
     assert ran.code == 0
     assert "db1 moved from alpha to beta" in ran.out
+    assert "read back on beta: 4 verified, 0 disagrees" in ran.out
+    assert "update_available_resource on alpha: 0 findings in" in ran.out
     lines = ran.err.splitlines()
     assert lines[0] == "migration 1: db1 from alpha to beta, accepted"
     assert "migration 1: running live_migration" in lines

@@ -58,7 +58,7 @@ def test_every_cpu_is_drawn_once_with_its_owner_its_set_or_free():
     picture = numamap.render(host(guest("db1", "2,6"), guest("noisy1", "5", Tenure.SEEN)))
     assert marks(picture) == {0: "~", 1: "~", 2: "A", 3: "·", 4: "·", 5: "B", 6: "A", 7: "·"}
     assert " A  db1  CPUs 2,6, claimed" in picture.plain
-    assert " B  noisy1  CPUs 5, seen, not managed" in picture.plain
+    assert " B  noisy1  CPU 5, seen, not managed" in picture.plain
 
 
 def test_a_cpu_with_two_guests_names_both():
@@ -87,8 +87,8 @@ def test_a_floating_guest_is_in_the_legend_and_owns_nothing():
 
 def test_incoming_and_outgoing_are_said():
     picture = numamap.render(host(guest("db1", "2", Tenure.INCOMING), guest("old", "3", Tenure.OUTGOING)))
-    assert "db1  CPUs 2, incoming" in picture.plain
-    assert "old  CPUs 3, outgoing" in picture.plain
+    assert "db1  CPU 2, incoming" in picture.plain
+    assert "old  CPU 3, outgoing" in picture.plain
 
 
 @pytest.mark.parametrize(

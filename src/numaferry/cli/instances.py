@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
-from numaferry.cli.words import gib, page_size
+from numaferry.cli.words import gib, memory_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,9 +122,8 @@ def _show(shown: InstanceShow) -> list[RenderableType]:
         parts.append(f"moving: migration {move.id}, {move.source} to {move.dest}, {move.status} {move.step}\n")
     if shown.numa_topology is None:
         return [*parts, "It floats: no CPU and no page is promised to it.\n"]
-    cells = table(">guest cell", ">host cell", "vCPU → CPU", "pages")
+    cells = table(">guest cell", ">host cell", "vCPU → CPU", "memory")
     for cell in shown.numa_topology.cells:
         pins = " ".join(f"{vcpu}→{cpu}" for vcpu, cpu in cell.cpu_pinning) or "shared"
-        pages = f"{-(-cell.memory_kib // cell.page_size_kib)} x {page_size(cell.page_size_kib)}"
-        cells.add_row(str(cell.id), str(cell.host_cell), pins, pages)
+        cells.add_row(str(cell.id), str(cell.host_cell), pins, memory_of(cell))
     return [*parts, cells]

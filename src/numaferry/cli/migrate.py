@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
-from numaferry.cli.placements import misfit_table, pin_table
+from numaferry.cli.placements import pin_table
 from numaferry.cli.progress import make_watch
 from numaferry.cli.words import duration
 from numaferry.errors import NoFit
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from numaferry.service.views import MigrationShow, Plan
+
+
+#: Beginnings of the history's sentences that are told at the end: what was measured, read back, and found.
+_WORTH_TELLING = ("libvirt counted", "read back", "update_available_resource on")
 
 
 @click.command()
@@ -113,9 +117,4 @@ def _moved(shown: MigrationShow) -> list[RenderableType]:
     ]
     if shown.new_numa_topology is not None:
         parts.append(pin_table(shown.new_numa_topology, shown.old_numa_topology))
-    if move.reason:
-        parts.append(move.reason + "\n")
-    return parts
-
-
-__all__ = ["migrate", "misfit_table"]
+    return [*parts, *(event.sentence for event in shown.events if event.sentence.startswith(_WORTH_TELLING))]

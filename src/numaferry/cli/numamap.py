@@ -242,7 +242,8 @@ def _what(guest: MapGuest) -> str:
     """Return what a legend says of a guest."""
     if guest.floating and not guest.cpus:
         return f"floats over all CPUs, {guest.tenure}"
-    return f"CPUs {guest.cpus}, {guest.tenure}" if guest.cpus else str(guest.tenure)
+    word = "CPU" if len(guest.cpus) == 1 else "CPUs"
+    return f"{word} {guest.cpus}, {guest.tenure}" if guest.cpus else str(guest.tenure)
 
 
 def _where(places: Iterable[tuple[HostMap, MapGuest]]) -> str:

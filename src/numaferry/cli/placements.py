@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from numaferry.cli.kit import table
-from numaferry.cli.words import page_size
+from numaferry.cli.words import memory_of, page_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,21 +18,17 @@ def pin_table(new: InstanceNumaTopology | None, old: InstanceNumaTopology | None
     if new is None:
         return "It floats on the shared CPUs: no CPU and no page of its own.\n"
     before = {cell.id: cell for cell in old.cells} if old is not None else {}
-    columns = [">guest cell", ">host cell", "vCPU → CPU", "pages", "kept free"]
-    if before:
-        columns += ["was on cell", "was on CPUs"]
-    made = table(*columns)
+    kept = any(cell.siblings for cell in new.cells)
+    columns = [">guest cell", ">host cell", "vCPU → CPU", "memory"]
+    made = table(*columns, *(["kept free"] if kept else []), *(["before"] if before else []))
     for cell in new.cells:
-        row = [
-            str(cell.id),
-            str(cell.host_cell),
-            " ".join(f"{vcpu}→{cpu}" for vcpu, cpu in cell.cpu_pinning) or "shared",
-            f"{-(-cell.memory_kib // cell.page_size_kib)} x {page_size(cell.page_size_kib)}",
-            str(cell.siblings),
-        ]
+        pins = " ".join(f"{vcpu}→{cpu}" for vcpu, cpu in cell.cpu_pinning) or "shared"
+        row = [str(cell.id), str(cell.host_cell), pins, memory_of(cell)]
+        if kept:
+            row.append(str(cell.siblings))
         if before:
             was = before.get(cell.id)
-            row += [str(was.host_cell), str(was.pinned_cpus)] if was else ["", ""]
+            row.append(f"cell {was.host_cell}, CPUs {was.pinned_cpus or 'shared'}" if was else "")
         made.add_row(*row)
     return made
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.words import duration
+from numaferry.model import MigrationStatus
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -37,6 +38,8 @@ def dirty_bps(job: JobInfo) -> int:
 
 def eta(job: JobInfo) -> str:
     """Return the honest time left: none where the guest dirties memory as fast as it is sent."""
+    if not job.memory_total_bytes:
+        return "starting"
     if not job.memory_remaining_bytes:
         return "switching"
     if job.memory_bps <= 0:
@@ -58,6 +61,13 @@ def figures(job: JobInfo) -> str:
     if job.memory_iteration:
         parts.append(f"iteration {job.memory_iteration}")
     return ", ".join(parts)
+
+
+def brief(job: JobInfo) -> str:
+    """Return the figures that fit beside a bar on 80 columns."""
+    left, total = _mib(job.memory_remaining_bytes), _mib(job.memory_total_bytes)
+    words = f"{left}/{total} MiB left, {job.memory_bps / _MIB:.0f} MiB/s"
+    return f"{words}, dirty {dirty_bps(job) / _MIB:.0f}" if job.memory_dirty_rate else words
 
 
 def _mib(size_bytes: int) -> int:
@@ -104,7 +114,7 @@ class BarWatch:
 
         self._progress: Progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[said]}"),
             console=Console(stderr=True, highlight=False, markup=False),
@@ -114,7 +124,7 @@ class BarWatch:
 
     def started(self, migration: MigrationLine) -> None:
         """Begin to draw."""
-        what = f"migration {migration.id}: {migration.instance} {migration.source} → {migration.dest}"
+        what = f"{migration.instance} {migration.source} → {migration.dest}"
         self._task = self._progress.add_task(what, total=100, said=migration.status)
         self._progress.start()
 
@@ -124,9 +134,9 @@ class BarWatch:
             return
         said = f"{migration.status} {migration.step}".strip()
         if job is not None and not job.completed:
-            said = f"{_mib(job.memory_remaining_bytes)} of {_mib(job.memory_total_bytes)} MiB left,"
-            said += f" {job.memory_bps / _MIB:.0f} MiB/s, dirty {dirty_bps(job) / _MIB:.0f} MiB/s, {eta(job)}"
-            self._progress.update(self._task, completed=percent(job), said=said)
+            self._progress.update(self._task, completed=percent(job), said=f"{brief(job)}, {eta(job)}")
+        elif migration.status is MigrationStatus.COMPLETED:
+            self._progress.update(self._task, completed=100, said="completed")
         else:
             self._progress.update(self._task, said=said)
 

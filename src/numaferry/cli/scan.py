@@ -72,7 +72,8 @@ def _host(host: ScannedHost) -> list[RenderableType]:
     cells = host.topology.cells
     guests = table(
         "guest", "state", ">vCPUs", ">GiB", "CPUs", "pages", "manager", "adoption",
-        title=f"{host.name}: {len(cells)} cells, CPUs {host.topology.cpus}, libvirt {host.libvirt_version},"
+        title=f"{host.name}: {len(cells)} cell{'s' * (len(cells) > 1)}, CPUs {host.topology.cpus},"
+        f" libvirt {host.libvirt_version},"
         f" QEMU {host.hypervisor_version}",
     )  # fmt: skip
     for guest in host.guests:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from numaferry.model import BASE_PAGE_SIZE_KIB
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numaferry.model import InstanceNumaTopology
+    from numaferry.model import InstanceCell
 
 _MIB_KIB = 1024
 _GIB_KIB = 1024 * 1024
@@ -32,16 +34,12 @@ def pages_words(pages: Iterable[tuple[int, int, int]]) -> str:
     return ", ".join(f"cell {cell}: {count} x {page_size(size_kib)}" for cell, size_kib, count in pages)
 
 
-def placed(topology: InstanceNumaTopology | None) -> str:
-    """Return where a guest is, cell by cell: `cell 0: CPUs 2-3, 128 x 2M`."""
-    if topology is None:
-        return "floats on the shared CPUs"
-    return "; ".join(
-        f"cell {cell.host_cell}: "
-        + (f"CPUs {cell.pinned_cpus}, " if cell.cpu_pinning else "shared CPUs, ")
-        + f"{-(-cell.memory_kib // cell.page_size_kib)} x {page_size(cell.page_size_kib)}"
-        for cell in topology.cells
-    )
+def memory_of(cell: InstanceCell) -> str:
+    """Return the memory of a placed guest cell: `32 x 2M` in huge pages, `48M` in ordinary ones."""
+    if cell.page_size_kib == BASE_PAGE_SIZE_KIB:
+        size_kib = cell.memory_kib
+        return f"{size_kib / _GIB_KIB:.1f}G" if size_kib >= _GIB_KIB else f"{size_kib // _MIB_KIB}M"
+    return f"{-(-cell.memory_kib // cell.page_size_kib)} x {page_size(cell.page_size_kib)}"
 
 
 def clock(seconds: float) -> str:

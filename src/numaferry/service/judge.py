@@ -58,7 +58,7 @@ def _double_pins(host: str, guests: Sequence[DomainNeeds], pins: dict[str, CpuSe
         for right in guests[number + 1 :]:
             both = pins[left.uuid] & pins[right.uuid]
             if both:
-                sentence = f"{left.name} and {right.name} are both pinned to {_cpus(both)}"
+                sentence = f"{left.name} and {right.name} are both pinned to {name_cpus(both)}"
                 found.append(ScanFinding("double-pin", host, (left.name, right.name), sentence))
     return found
 
@@ -90,7 +90,7 @@ def _emulators(host: str, guests: Sequence[DomainNeeds], pins: dict[str, CpuSet]
             continue
         names = _owners(guest, guests, pins, over)
         how = "are not confined and may run" if mine is None else "may run"
-        sentence = f"emulator threads of {guest.name} {how} on {_cpus(over)}, where {_named(names)} pinned"
+        sentence = f"emulator threads of {guest.name} {how} on {name_cpus(over)}, where {_named(names)} pinned"
         found.append(ScanFinding("emulator-on-pinned", host, (guest.name, *names), sentence))
     return found
 
@@ -106,7 +106,7 @@ def _floaters(
         over = union(cpus for uuid, cpus in pins.items() if uuid != guest.uuid) & roams
         if over:
             names = _owners(guest, guests, pins, over)
-            sentence = f"{guest.name} floats over {_cpus(over)}, where {_named(names)} pinned"
+            sentence = f"{guest.name} floats over {name_cpus(over)}, where {_named(names)} pinned"
             found.append(ScanFinding("floats-over-pinned", host, (guest.name, *names), sentence))
     return found
 
@@ -123,6 +123,6 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"
 
 
-def _cpus(cpus: CpuSet) -> str:
+def name_cpus(cpus: CpuSet) -> str:
     """Return `CPU 3` or `CPUs 2-4`."""
     return f"CPU {cpus}" if len(cpus) == 1 else f"CPUs {cpus}"

@@ -241,4 +241,6 @@ def _recover(ledger: Ledger, reach: Reach, move: Migration, watch: Watch | None)
     now = ledger.migration(move.id)
     if now.in_progress and outcome == "recovered":
         outcome = "needs a person" if now.status is MigrationStatus.ERROR else "waiting"
-    return Recovered(migration_line(now, name), outcome, sentence or now.reason or f"it is {now.status}")
+    last = ledger.events(migration=move.id)[-1:]
+    said = sentence or now.reason or (last[0].sentence if last else f"it is {now.status}")
+    return Recovered(migration_line(now, name), outcome, said)

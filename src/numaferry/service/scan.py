@@ -16,7 +16,7 @@ from numaferry.request import adopt
 from numaferry.service import hostmap
 from numaferry.service.discovery import Look, SeenGuest, look, with_networks
 from numaferry.service.hosts import short_name, version_text
-from numaferry.service.judge import exclusive_cpus, judge
+from numaferry.service.judge import exclusive_cpus, judge, name_cpus
 from numaferry.service.propose import propose
 from numaferry.service.views import MoveOption, ScannedGuest, ScannedHost, ScanReport
 
@@ -162,5 +162,5 @@ def where(placement: Placement) -> str:
     parts = []
     for cell in topology.cells:
         cpus = cell.pinned_cpus
-        parts.append(f"CPUs {cpus} of cell {cell.host_cell}" if cpus else f"cell {cell.host_cell}")
+        parts.append(f"{name_cpus(cpus)} of cell {cell.host_cell}" if cpus else f"cell {cell.host_cell}")
     return ", ".join(dict.fromkeys(parts))
