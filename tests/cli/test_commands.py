@@ -47,6 +47,11 @@ def test_a_host_without_config_is_proposed_then_confirmed_with_other_sets(world)
     shown = world.told("host", "add", "sim://cli/alpha", "--isolated", "4-7")
     assert (shown["confirmed"], shown["config"]["cpu_dedicated_set"]) == (False, "4-7")
     assert shown["proposal"]["verdicts"][4]["why"] == "isolated from the scheduler"
+    picture = world.ok("topology", "alpha")
+    assert "sets not confirmed" in picture
+    assert "4 ·" in picture
+    assert "2 ~" in picture
+    assert "host confirm alpha" in world.ok("host", "show", "alpha")
     confirmed = world.told("host", "confirm", "alpha", "--dedicated", "2-7")
     assert (confirmed["confirmed"], confirmed["config"]["cpu_dedicated_set"]) == (True, "2-7")
     assert confirmed["config"]["cpu_shared_set"] == "0-1"

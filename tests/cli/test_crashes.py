@@ -44,6 +44,9 @@ def test_a_job_that_lost_its_command_is_adopted_and_finished(fleet):
     assert line["status"] == "running"
     assert held(fleet, "alpha")
     assert held(fleet, "beta")
+    assert [one["tenure"] for one in fleet.told("topology", "alpha")["guests"]] == ["outgoing"]
+    assert "incoming" in fleet.ok("topology", "beta")
+    assert fleet.told("instance", "list")[0]["moving"] == 1
     (done,) = fleet.told("migration", "recover")
     assert (done["outcome"], done["migration"]["status"]) == ("recovered", "completed")
     assert fleet.told("instance", "show", "db1")["host"] == "beta"

@@ -68,5 +68,6 @@ def test_the_entry_of_a_host_is_picked_by_its_name():
     assert pick(entries, "b", where="f").name == "b"
     with pytest.raises(InvalidInput, match="0 entries for host 'c'"):
         pick(entries, "c", where="f")
+    assert pick(entries[:1], "", where="f").name == "a"
     nameless = parse('[[host]]\ncpu_shared_set = "0"\n', where="f")
     assert isinstance(pick(nameless, "c", where="f"), HostEntry)

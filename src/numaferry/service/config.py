@@ -132,7 +132,7 @@ def pick(entries: Sequence[HostEntry], name: str, *, where: str) -> HostEntry:
     found = [entry for entry in entries if entry.name == name]
     if len(found) == 1:
         return found[0]
-    if not found and len(entries) == 1 and not entries[0].name:
+    if not found and len(entries) == 1 and not (name and entries[0].name):
         return entries[0]
     names = ", ".join(entry.name or "(no name)" for entry in entries)
     raise InvalidInput(f"{where} has {len(found)} entries for host {name!r}: {names}", hint="give each host one entry")

@@ -1,0 +1,124 @@
+"""The console script on two real libvirtds: a move, Ctrl-C, kill -9 and abort, as an operator has them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import libvirt
+import pytest
+
+from numaferry.errors import EnvironmentLacking
+from numaferry.lab import control
+from numaferry.lab.guests import GuestCell, GuestSpec, domain_xml, put_in_share
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory):
+    """A lab of two libvirtds in namespaces with a pinned guest on the first, and a ledger that knows it."""
+    folder = tmp_path_factory.mktemp("cli-lab")
+    try:
+        lab = control.up("namespaces", name="pytest-cli", directory=folder / "lab", notations=())
+    except EnvironmentLacking as error:
+        pytest.skip(f"no namespaces lab here: {error.message}")
+    try:
+        made = Operator(lab, folder)
+        made.start_guest()
+        yield made
+    finally:
+        control.down(name="pytest-cli", directory=folder / "lab")
+
+
+class Operator:
+    """Runs numaferry as a command, in processes of its own."""
+
+    def __init__(self, lab, folder):
+        self.lab = lab
+        self.environment = {**os.environ, "NUMAFERRY_DB": str(folder / "ledger.sqlite")}
+        rows = [
+            f'[[host]]\nname = "{host.name}"\nuri = "{host.uri}"\ncpu_dedicated_set = "1"\ncpu_shared_set = "0"\n'
+            f'migration_address = "{host.ip}"\n'
+            for host in lab.hosts
+        ]
+        self.toml = folder / "hosts.toml"
+        self.toml.write_text("\n".join(rows), encoding="utf-8")
+
+    def start_guest(self):
+        host = self.lab.hosts[0]
+        spec = GuestSpec(
+            name="db1",
+            image=put_in_share(self.lab, "tiny"),
+            serial=host.share / "db1.serial",
+            domain_type="qemu",
+            cells=(GuestCell("0", 48, "0"),),
+            vcpu_pins={0: "1"},
+            emulator_pin="0",
+        )
+        connection = libvirt.open(host.uri)
+        connection.defineXML(domain_xml(spec)).create()
+        connection.close()
+
+    def begin(self, *words):
+        return subprocess.Popen(
+            [sys.executable, "-m", "numaferry", *words],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words, code=0):
+        process = self.begin(*words)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+        return out
+
+    def told(self, *words):
+        return json.loads(self.run(*words, "-f", "json"))
+
+    def slow_move(self):
+        """Begin a move of some 20 s and return its process once the job has begun to copy."""
+        process = self.begin("migrate", "db1", "--bandwidth", "2")
+        deadline = time.monotonic() + 60
+        for line in process.stderr:
+            if "remaining" in line:
+                return process
+            assert time.monotonic() < deadline, line
+        pytest.fail("the move ended before it copied anything")
+
+
+def test_an_operators_day(operator):
+    report = operator.told("scan", *(host.uri for host in operator.lab.hosts))
+    assert [(one["guest"], one["fits"]) for one in report["moves"]] == [("db1", True)]
+    operator.run("host", "import", str(operator.toml))
+    operator.run("instance", "adopt", "--all")
+
+    plan = operator.told("migrate", "db1", "--dry-run")
+    assert (plan["source"], plan["dest"]) == ("alpha", "beta")
+    told = operator.run("migrate", "db1")
+    assert "db1 moved from alpha to beta" in told
+    assert "vcpu 0 runs on CPU 1 by the kernel's mask, as claimed" in told
+    assert operator.told("audit")["findings"] == []
+
+    interrupted = operator.slow_move()
+    interrupted.send_signal(signal.SIGINT)
+    _, err = interrupted.communicate(timeout=30)
+    assert interrupted.returncode == 130
+    assert "goes on without this command: libvirt on beta drives the job" in err
+    (done,) = operator.told("migration", "recover")
+    assert (done["outcome"], done["migration"]["status"]) == ("recovered", "completed")
+    assert operator.told("instance", "show", "db1")["host"] == "alpha"
+
+    killed = operator.slow_move()
+    killed.kill()
+    killed.communicate(timeout=30)
+    assert operator.told("migration", "list")[0]["status"] == "running"
+    assert operator.told("migration", "abort", "3")["status"] == "cancelled"
+    assert operator.told("instance", "show", "db1")["host"] == "alpha"
+    assert operator.told("audit")["findings"] == []
+    rows = operator.told("ledger", "explain", "beta")["cpus"]
+    assert not [row for row in rows if row["instance"]]
