@@ -169,6 +169,11 @@ def reached(row: Row, our_ms: float, nova_ms: float | None) -> bool | None:
     return None
 
 
+def short(number: float) -> str:
+    """Return three digits that mean something: ``0.088``, ``7.88``, ``15,300``."""
+    return f"{float(f'{number:.3g}'):,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table."""
     lines = [
@@ -177,8 +182,8 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for one in results:
         more = "> " if one["nova_capped"] else ""
-        nova_ms = "-" if one["nova_ms"] is None else f"{more}{one['nova_ms']:.3g}"
-        ratio = "-" if one["ratio"] is None else f"{more}{one['ratio']:.3g}x"
+        nova_ms = "-" if one["nova_ms"] is None else f"{more}{short(one['nova_ms'])}"
+        ratio = "-" if one["ratio"] is None else f"{more}{short(one['ratio'])}x"
         yes = {True: "yes", False: "no", None: ""}[one["reached"]]
         ours = f"{one['numaferry_ms']:.3f} | {one['numaferry_best_ms']:.3f}"
         lines.append(f"| {one['case']} | {nova_ms} | {ours} | {ratio} | {one['goal']} | {yes} |")
@@ -212,9 +217,9 @@ def plot(results: list[dict[str, Any]]) -> str:
             if one[key] is None:
                 continue
             end = x(one[key])
-            more = "> " if key == "nova_ms" and one["nova_capped"] else ""
+            more = "over " if key == "nova_ms" and one["nova_capped"] else ""
             parts.append(f'<rect x="{left}" y="{top + offset}" width="{end - left:.1f}" height="12" fill="{colour}"/>')
-            parts.append(f'<text x="{end + 4:.1f}" y="{top + offset + 10}">{more}{one[key]:.3g} ms</text>')
+            parts.append(f'<text x="{end + 4:.1f}" y="{top + offset + 10}">{more}{short(one[key])} ms</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
