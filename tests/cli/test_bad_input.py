@@ -132,6 +132,10 @@ def test_a_domain_that_is_not_adopted(fleet):
 def test_a_guest_of_nova(fleet):
     fleet.fleet.start_guest("alpha", guest_xml("cloudy", [3], [0], metadata=NOVA))
     refused(fleet, 3, "cloudy on alpha is managed by nova", "--force", "instance", "adopt", "cloudy")
+    (seen,) = [one for one in fleet.told("scan", "sim://cli/alpha")["hosts"][0]["guests"] if one["name"] == "cloudy"]
+    assert (seen["manager"], seen["pinned_cpus"]) == ("nova", "3")
+    fleet.ok("topology", "alpha")
+    assert fleet.told("host", "list")[0]["free_dedicated"] == 3
     fleet.ok("instance", "adopt", "cloudy", "--force")
     refused(fleet, 3, "managed by nova", "force", "migrate", "cloudy")
     fleet.ok("migrate", "cloudy", "--force")
@@ -202,6 +206,13 @@ def test_usage_errors_are_told_like_all_others(world):
     refused(world, 2, "No such option", "numaferry host list --help", "host", "list", "--colour")
     refused(world, 2, "name domains, or give --all", "--help", "instance", "adopt")
     refused(world, 2, "Missing argument", "--help", "migrate")
+
+
+def test_a_group_without_a_command_shows_its_help(world):
+    ran = world.run("host")
+    assert ran.code == 2
+    assert "confirm" in ran.err
+    assert not ran.err.startswith("error:")
 
 
 def test_a_fault_of_ours_is_told_without_a_traceback_but_with_debug(world, monkeypatch):

@@ -99,6 +99,9 @@ def run(args: Sequence[str] | None = None) -> int:
     try:
         # Without standalone mode, click returns the code of `ctx.exit` and raises everything else.
         code = root.main(args=args, prog_name="numaferry", standalone_mode=False, obj=session)
+    except click.exceptions.NoArgsIsHelpError as asked:
+        click.echo(asked.format_message(), err=True)
+        return InputError.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return INTERRUPTED

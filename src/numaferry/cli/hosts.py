@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
-from numaferry.cli.words import gib
+from numaferry.cli.words import size
 from numaferry.model import CpuSet
 
 if TYPE_CHECKING:
@@ -175,11 +175,11 @@ def _show(shown: HostShow) -> list[RenderableType]:
         ("peer_uri", config.peer_uri),
     ):
         facts.add_row(word, value)
-    cells = table("cell", "socket", "CPUs", ">GiB", "pages", "distances")
+    cells = table("cell", "socket", "CPUs", ">memory", "pages", "distances")
     for cell in shown.topology.cells:
         pages = ", ".join(f"{pool.size_kib} KiB: {pool.total}" for pool in cell.pages if pool.total)
         distances = " ".join(str(distance) for _, distance in cell.distances)
-        cells.add_row(str(cell.id), str(cell.socket), str(cell.cpus), gib(cell.memory_kib), pages, distances)
+        cells.add_row(str(cell.id), str(cell.socket), str(cell.cpus), size(cell.memory_kib), pages, distances)
     parts: list[RenderableType] = [facts, cells]
     if shown.proposal is not None and not shown.confirmed:
         verdicts = table(">CPU", "proposed", "why", title="proposed, from what is seen")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
-from numaferry.cli.words import gib, memory_of
+from numaferry.cli.words import memory_of, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def forget(session: Session, instance: str) -> None:
 
 
 def _list(lines: Sequence[InstanceLine]) -> RenderableType:
-    made = table("name", "host", "promise", ">vCPUs", ">GiB", "CPUs", "host cells", "moving", "uuid")
+    made = table("name", "host", "promise", ">vCPUs", ">memory", "CPUs", "host cells", "moving", "uuid")
     for one in lines:
         cells = ",".join(map(str, one.host_cells))
         moving = f"migration {one.moving}" if one.moving is not None else ""
@@ -86,7 +86,7 @@ def _list(lines: Sequence[InstanceLine]) -> RenderableType:
             one.host,
             str(one.promise),
             str(one.vcpus),
-            gib(one.memory_kib),
+            size(one.memory_kib),
             str(one.cpus),
             cells,
             moving,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -182,7 +183,7 @@ def examples(*lines: str) -> Callable[[F], F]:
 
     def add(function: F) -> F:
         shown = "\n".join(f"  {line}" for line in lines)
-        function.__doc__ = f"{function.__doc__}\n\n\b\nFor example:\n{shown}"
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nFor example:\n{shown}"
         return function
 
     return add

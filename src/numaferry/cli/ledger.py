@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
-from numaferry.cli.words import gib, page_size
+from numaferry.cli.words import page_size, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +41,11 @@ def _render(explained: LedgerExplanation) -> list[RenderableType]:
         first = (str(row.cpu), str(row.cell), row.use)
         if not row.holders:
             cpus.add_row(*first, "", "", "free" if row.use == "dedicated" else "")
+        if row.use == "shared" and row.holders:
+            cpus.add_row(*first, ", ".join(holder.name for holder in row.holders), "", "shared")
+            continue
         for holder in row.holders:
-            why = "shares it" if row.use == "shared" and holder.role == "seen" else holder.why
-            cpus.add_row(*first, holder.name, holder.role, why)
+            cpus.add_row(*first, holder.name, holder.role, holder.why)
     pools = table("cell", "resource", ">total", ">may be promised", ">used", "holders")
     for pool in explained.pools:
         amount, word = _unit(pool.resource)
@@ -56,7 +58,7 @@ def _render(explained: LedgerExplanation) -> list[RenderableType]:
 def _unit(resource: str) -> tuple[Callable[[int], str], str]:
     """Return how amounts of a resource are written, and its name."""
     if resource == "memory_kib":
-        return gib, "memory"
+        return size, "memory"
     if resource.startswith("page:"):
         return str, f"pages of {page_size(int(resource.removeprefix('page:')))}"
     return str, "shared vCPUs"

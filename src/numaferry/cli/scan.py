@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
-from numaferry.cli.words import gib, pages_words
+from numaferry.cli.words import pages_words, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,7 +71,7 @@ def _host(host: ScannedHost) -> list[RenderableType]:
     """Render one host: its guests, its pools, the proposed sets."""
     cells = host.topology.cells
     guests = table(
-        "guest", "state", ">vCPUs", ">GiB", "CPUs", "pages", "manager", "adoption",
+        "guest", "state", ">vCPUs", ">memory", "CPUs", "pages", "manager", "adoption",
         title=f"{host.name}: {len(cells)} cell{'s' * (len(cells) > 1)}, CPUs {host.topology.cpus},"
         f" libvirt {host.libvirt_version},"
         f" QEMU {host.hypervisor_version}",
@@ -79,13 +79,13 @@ def _host(host: ScannedHost) -> list[RenderableType]:
     for guest in host.guests:
         cpus = str(guest.pinned_cpus) + (" floats" if guest.floating else "")
         guests.add_row(
-            guest.name, guest.state, str(guest.vcpus), gib(guest.memory_kib), cpus.strip(),
+            guest.name, guest.state, str(guest.vcpus), size(guest.memory_kib), cpus.strip(),
             pages_words(guest.pages), guest.manager, f"{guest.outcome}: {guest.reason}",
         )  # fmt: skip
-    pools = table("cell", "CPUs", ">GiB", "pages free/total")
+    pools = table("cell", "CPUs", ">memory", "pages free/total")
     for cell in cells:
         free = ", ".join(f"{pool.size_kib} KiB: {pool.free}/{pool.total}" for pool in cell.pages if pool.total)
-        pools.add_row(str(cell.id), str(cell.cpus), gib(cell.memory_kib), free)
+        pools.add_row(str(cell.id), str(cell.cpus), size(cell.memory_kib), free)
     sets = (
         f"proposed: cpu_dedicated_set {host.proposal.cpu_dedicated_set or 'none'},"
         f" cpu_shared_set {host.proposal.cpu_shared_set or 'none'}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from numaferry.cli.kit import table
-from numaferry.cli.words import gib, page_size
+from numaferry.cli.words import page_size, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,7 +22,7 @@ def render(usage: HostUsage) -> RenderableType:
         held = [(word, use) for word, use in accounts if _something(use)]
         for word, use in held or [("own", cell.own)]:
             pages = ", ".join(f"{count} x {page_size(size_kib)}" for size_kib, count in use.pages)
-            made.add_row(name, word, str(use.cpus), str(use.shared_vcpus), gib(use.memory_kib), pages)
+            made.add_row(name, word, str(use.cpus), str(use.shared_vcpus), size(use.memory_kib), pages)
     return made
 
 

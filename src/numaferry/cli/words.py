@@ -16,9 +16,9 @@ _MIB_KIB = 1024
 _GIB_KIB = 1024 * 1024
 
 
-def gib(memory_kib: int) -> str:
-    """Return GiB with one digit, or MiB below one GiB: `1.5`, `512M`."""
-    return f"{memory_kib / _GIB_KIB:.1f}" if memory_kib >= _GIB_KIB else f"{memory_kib // _MIB_KIB}M"
+def size(memory_kib: int) -> str:
+    """Return GiB with one digit, or MiB below one GiB: `1.5G`, `512M`."""
+    return f"{memory_kib / _GIB_KIB:.1f}G" if memory_kib >= _GIB_KIB else f"{memory_kib // _MIB_KIB}M"
 
 
 def page_size(size_kib: int) -> str:
@@ -37,8 +37,7 @@ def pages_words(pages: Iterable[tuple[int, int, int]]) -> str:
 def memory_of(cell: InstanceCell) -> str:
     """Return the memory of a placed guest cell: `32 x 2M` in huge pages, `48M` in ordinary ones."""
     if cell.page_size_kib == BASE_PAGE_SIZE_KIB:
-        size_kib = cell.memory_kib
-        return f"{size_kib / _GIB_KIB:.1f}G" if size_kib >= _GIB_KIB else f"{size_kib // _MIB_KIB}M"
+        return size(cell.memory_kib)
     return f"{-(-cell.memory_kib // cell.page_size_kib)} x {page_size(cell.page_size_kib)}"
 
 
