@@ -1,12 +1,24 @@
-"""Skips are failures where everything is required, except those listed with a reason in tests/not-here.toml."""
+"""For every room: the labs, laws without time limits, and skips that are failures where everything is required.
+
+A skip is allowed then only if tests/not-here.toml lists the test with a reason.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ["labs"]
+
+# a busy machine is no counterexample
+settings.register_profile("numaferry", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("numaferry")
 
 NOT_HERE = tomllib.loads((Path(__file__).parent / "not-here.toml").read_text(encoding="utf-8"))
 REQUIRE_ALL = os.environ.get("NUMAFERRY_REQUIRE_ALL") == "1"

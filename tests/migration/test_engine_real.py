@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING
 import libvirt
 import pytest
 
+from labs import clear_guests
 from numaferry import virt
 from numaferry.audit import update_available_resource
-from numaferry.errors import EnvironmentLacking, MigrationFailed
-from numaferry.lab import control
+from numaferry.errors import MigrationFailed
 from numaferry.lab.guests import GuestCell, GuestSpec, MacvtapNic, SerialWatch, domain_xml, put_in_share
 from numaferry.ledger import open_ledger
 from numaferry.migration.engine import MigrationEngine
@@ -25,13 +24,10 @@ from numaferry.request import parse_domain
 from numaferry.request.adoption import adopt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numaferry.lab import Lab
 
 pytestmark = pytest.mark.lab
 
-NAME = "pytest-migration"
 SLOW_MIB_S = 4
 MAC = "52:54:00:00:0a:01"
 
@@ -47,17 +43,9 @@ MigrationEngine(ledger, lambda record: virt.connect(record.uri), lambda host: No
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> Iterator[Lab]:
+def lab(namespaces_lab) -> Lab:
     """Hosts alpha and beta; both use the CPUs of this machine."""
-    directory = tmp_path_factory.mktemp("migration-lab")
-    try:
-        made = control.up("namespaces", name=NAME, directory=directory)
-    except EnvironmentLacking as error:
-        if os.environ.get("NUMAFERRY_REQUIRE_ALL") == "1":
-            raise
-        pytest.skip(f"no namespaces lab here: {error.message}")
-    yield made
-    control.down(name=NAME, directory=directory)
+    return namespaces_lab
 
 
 class Site:
@@ -136,15 +124,7 @@ class Site:
     def close(self):
         for hypervisor in self.hosts.values():
             hypervisor.close()
-        for host in self.lab.hosts:
-            connection = libvirt.open(host.uri)
-            for domain in connection.listAllDomains():
-                persistent = domain.isPersistent()
-                if domain.isActive():
-                    domain.destroy()
-                if persistent:
-                    domain.undefine()
-            connection.close()
+        clear_guests(self.lab)
         self.ledger.close()
 
 

@@ -1,9 +1,8 @@
-"""Labs for the tests: booted once for all tests that ask for one, and down again whatever happens in between."""
+"""Labs for the tests of every room: each kind is brought up at most once per test run, and down again at its end."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -28,26 +27,6 @@ SLOTS = 16
 HOSTS = ("2 cells x 2 cores x 2 threads, 1536M, 2M:128", "2 cells x 4 cores, 1G, 2M:64")
 
 
-def lab_of_kind(kind: Kind, directory: Path, notations: tuple[str, ...]) -> Iterator[Lab]:
-    """Bring a lab up, hand it out, bring it down; skip where this machine can't carry one."""
-    try:
-        lab = control.up(kind, name=f"pytest-{kind}", directory=directory, notations=notations, say=print)
-    except EnvironmentLacking as error:
-        pytest.skip(f"no lab of kind {kind} here: {error.message}")
-    try:
-        yield lab
-    finally:
-        control.down(name=f"pytest-{kind}", directory=directory)
-        assert _traces(lab.lab_id, str(directory)) == []
-        assert not directory.exists()
-
-
-@pytest.fixture(scope="session")
-def hosts_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab of two QEMU hosts, `alpha` and `beta`, for the whole session; leave no domain behind in it."""
-    yield from lab_of_kind("hosts", tmp_path_factory.mktemp("hosts-lab"), HOSTS)
-
-
 def _output(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
@@ -59,7 +38,7 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _traces(*marks: str) -> list[str]:
+def traces_of(*marks: str) -> list[str]:
     """List what on this machine bears one of `marks` (a lab's id, its directory), not asking any journal."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -75,7 +54,7 @@ def _traces(*marks: str) -> list[str]:
 @pytest.fixture(scope="session")
 def traces() -> Callable[..., list[str]]:
     """Return the function that lists what on this machine bears a mark; other labs may run at the same time."""
-    return _traces
+    return traces_of
 
 
 @frozen
@@ -84,6 +63,35 @@ class TimedLab:
 
     lab: Lab
     up_s: float
+
+
+def lab_of_kind(kind: Kind, name: str, notations: tuple[str, ...] = ()) -> Iterator[TimedLab]:
+    """Bring a lab up, hand it out, bring it down and look for what it left; skip where this machine can't carry one."""
+    control.down(name=name)
+    began = time.monotonic()
+    try:
+        lab = control.up(kind, name=name, notations=notations, say=print)
+    except EnvironmentLacking as error:
+        pytest.skip(f"no lab of kind {kind} here: {error.message}")
+    try:
+        yield TimedLab(lab=lab, up_s=time.monotonic() - began)
+    finally:
+        control.down(name=name)
+        assert traces_of(lab.lab_id, str(lab.directory)) == []
+        assert not lab.directory.exists()
+
+
+def clear_guests(lab: Lab) -> None:
+    """Destroy and undefine every guest on every host of the lab."""
+    for host in lab.hosts:
+        connection: Any = libvirt.open(host.uri)
+        for domain in connection.listAllDomains():
+            persistent = domain.isPersistent()
+            if domain.isActive():
+                domain.destroy()
+            if persistent:
+                domain.undefine()
+        connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -101,20 +109,21 @@ def lab_name() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def hosts_lab(lab_name: str) -> Iterator[Lab]:
+    """A lab of two QEMU hosts, `alpha` and `beta`, for the whole run; leave no domain behind in it."""
+    for timed in lab_of_kind("hosts", f"{lab_name}-hosts", HOSTS):
+        yield timed.lab
+
+
+@pytest.fixture(scope="session")
 def timed_namespaces_lab(lab_name: str) -> Iterator[TimedLab]:
-    """Two libvirtds in namespaces, for the whole test run, with the time it took."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    control.down(name=lab_name)
-    began = time.monotonic()
-    made = control.up("namespaces", name=lab_name)
-    yield TimedLab(lab=made, up_s=time.monotonic() - began)
-    control.down(name=lab_name)
+    """Two libvirtds in namespaces, for the whole run, with the time it took."""
+    yield from lab_of_kind("namespaces", lab_name)
 
 
 @pytest.fixture(scope="session")
 def namespaces_lab(timed_namespaces_lab: TimedLab) -> Lab:
-    """Two libvirtds in namespaces, for the whole test run. CPUs and pages are the machine's, shared by both."""
+    """Two libvirtds in namespaces, for the whole run. CPUs and pages are the machine's, shared by both."""
     return timed_namespaces_lab.lab
 
 
@@ -124,9 +133,5 @@ def connections(namespaces_lab: Lab) -> Iterator[list[Any]]:
     opened: list[Any] = [libvirt.open(host.uri) for host in namespaces_lab.hosts]
     yield opened
     for connection in opened:
-        for domain in connection.listAllDomains():
-            if domain.isActive():
-                domain.destroy()
-        for domain in connection.listAllDomains():
-            domain.undefine()
         connection.close()
+    clear_guests(namespaces_lab)
