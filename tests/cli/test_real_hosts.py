@@ -10,27 +10,19 @@ import time
 import libvirt
 import pytest
 
-from numaferry.errors import EnvironmentLacking
-from numaferry.lab import control
+from labs import clear_guests
 from numaferry.lab.guests import GuestCell, GuestSpec, domain_xml, put_in_share
 
 pytestmark = pytest.mark.lab
 
 
-@pytest.fixture(scope="module")
-def operator(tmp_path_factory):
-    """A lab of two libvirtds in namespaces with a pinned guest on the first, and a ledger that knows it."""
-    folder = tmp_path_factory.mktemp("cli-lab")
-    try:
-        lab = control.up("namespaces", name="pytest-cli", directory=folder / "lab", notations=())
-    except EnvironmentLacking as error:
-        pytest.skip(f"no namespaces lab here: {error.message}")
-    try:
-        made = Operator(lab, folder)
-        made.start_guest()
-        yield made
-    finally:
-        control.down(name="pytest-cli", directory=folder / "lab")
+@pytest.fixture
+def operator(namespaces_lab, tmp_path):
+    """Two libvirtds in namespaces with a pinned guest on the first, and an empty ledger."""
+    made = Operator(namespaces_lab, tmp_path)
+    made.start_guest()
+    yield made
+    clear_guests(namespaces_lab)
 
 
 class Operator:

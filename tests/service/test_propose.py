@@ -47,4 +47,5 @@ def test_what_a_person_must_look_at_is_noted():
     assert any(note.startswith("web may run on any CPU") for note in notes)
     assert "db1 is pinned to CPU 1, which is proposed as shared" in notes
     assert any("isolated CPUs are not known" in note for note in notes)
+    assert any("CPU 9 came online" in note for note in propose(HOST, [], unplaced=CpuSet.of([9])).notes)
     assert any("not online" in note for note in propose(HOST, [], CpuSet.parse("6-9")).notes)

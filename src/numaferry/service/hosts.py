@@ -55,7 +55,7 @@ def add(
     refuse_foreign(ledger, name, seen, take_over=take_over)
     said = config is not None and bool(config.cpu_dedicated_set or config.cpu_shared_set)
     observed = seen.observed(ledger.ledger_id)
-    proposal = None if said else propose(seen.facts.topology, seen.tenants, isolated)
+    proposal = None if said else propose(seen.facts.topology, seen.tenants, isolated, unplaced=seen.facts.unplaced_cpus)
     ledger.add_host(name, seen.facts, _with_sets(config, proposal), confirmed=said)
     ledger.set_observed(name, observed)
     return show(ledger, name, proposal)
@@ -193,7 +193,7 @@ def explained(ledger: Ledger, reach: Reach, name: str) -> HostShow:
         tenants = look(reach(record.uri)).tenants
     except HostError:
         tenants = ()
-    return show(ledger, name, propose(record.facts.topology, tenants))
+    return show(ledger, name, propose(record.facts.topology, tenants, unplaced=record.facts.unplaced_cpus))
 
 
 def state_words(record: HostRecord) -> str:

@@ -46,8 +46,16 @@ class Proposal:
     notes: tuple[str, ...] = ()
 
 
-def propose(topology: HostTopology, tenants: Sequence[Tenant] = (), isolated: CpuSet | None = None) -> Proposal:
+def propose(
+    topology: HostTopology,
+    tenants: Sequence[Tenant] = (),
+    isolated: CpuSet | None = None,
+    *,
+    unplaced: CpuSet = EMPTY,
+) -> Proposal:
     """Propose sets from the topology, the guests seen, and the isolated CPUs where somebody knows them.
+
+    `unplaced` are online CPUs that the host's libvirtd puts in no cell: only noted.
 
     CPU 0's core is never dedicated: the kernel's own work and interrupts fall to it first. CPUs that are not dedicated
     are shared, so that floating guests and emulator threads have a place.
@@ -57,7 +65,7 @@ def propose(topology: HostTopology, tenants: Sequence[Tenant] = (), isolated: Cp
         cpu_dedicated_set=CpuSet.of(one.cpu for one in verdicts if one.role is CpuRole.DEDICATED),
         cpu_shared_set=CpuSet.of(one.cpu for one in verdicts if one.role is CpuRole.SHARED),
         verdicts=verdicts,
-        notes=_notes(topology, tenants, isolated),
+        notes=(*_unplaced(unplaced), *_notes(topology, tenants, isolated)),
     )
 
 
@@ -91,6 +99,13 @@ def _boot_core(topology: HostTopology) -> CpuSet:
         return EMPTY
     cores = (core for cell in topology.cells for core in cell.siblings if cpus.first() in core)
     return next(cores, CpuSet.of([cpus.first()]))
+
+
+def _unplaced(cpus: CpuSet) -> tuple[str, ...]:
+    """Say what to do about CPUs that nothing can be placed on."""
+    if not cpus:
+        return ()
+    return (f"CPU {cpus} came online after libvirtd had read the host: restart libvirtd there to have it used",)
 
 
 def _notes(topology: HostTopology, tenants: Sequence[Tenant], isolated: CpuSet | None) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def _see(reach: Reach, uri: str, configs: Mapping[str, HostConfig]) -> _Seen:
     found = look(reach(uri))
     name = short_name(found.facts.hostname, uri)
     observed = found.observed()
-    proposal = propose(found.facts.topology, found.tenants)
+    proposal = propose(found.facts.topology, found.tenants, unplaced=found.facts.unplaced_cpus)
     proposed = HostConfig(cpu_dedicated_set=proposal.cpu_dedicated_set, cpu_shared_set=proposal.cpu_shared_set)
     return _Seen(name, uri, found, proposal, configs.get(name, proposed), observed)
 
