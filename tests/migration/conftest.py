@@ -141,3 +141,9 @@ def site(directory, request):
     yield Site(fleet, ledger)
     ledger.close()
     fleet.close()
+
+
+@pytest.fixture(scope="session")
+def site_class():
+    """The class itself, for tests that make many sites."""
+    return Site
