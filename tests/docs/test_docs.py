@@ -1,6 +1,7 @@
 """The documents are true where a machine can tell: links, commands, tests, error codes, generated parts, paths."""
 
 import ast
+import importlib
 import importlib.util
 import re
 import shlex
@@ -86,6 +87,27 @@ def test_no_page_names_a_path_of_somebody_s_machine_or_a_package_index(path):
     assert not found
 
 
+@page
+def test_every_file_that_is_mentioned_exists(path):
+    for file in re.findall(
+        r"`((?:src|tools|tests|docs|benchmarks|changelog\.d)/[\w/.+-]*)`", path.read_text(encoding="utf-8")
+    ):
+        assert (ROOT / file).exists(), file
+
+
+ROOMS = "model|request|fit|ledger|virt|scheduler|migration|audit|service|cli|lab|demo|errors"
+
+
+@page
+def test_every_dotted_name_of_ours_can_be_imported(path):
+    for name in re.findall(rf"`(?:numaferry\.)?((?:{ROOMS})(?:\.\w+)+)(?:\(\))?`", path.read_text(encoding="utf-8")):
+        parts, found = name.split("."), importlib.import_module("numaferry")
+        for at, part in enumerate(parts, start=1):
+            if not hasattr(found, part):
+                importlib.import_module(".".join(["numaferry", *parts[:at]]))
+            found = getattr(found, part)
+
+
 # tests and commands
 
 
@@ -124,7 +146,7 @@ def test_every_command_that_is_shown_can_be_given(path):
 
 def test_commands_are_found():
     found = list(commands(README))
-    assert ["scan", "qemu+ssh://root@host-a/system", "qemu+ssh://root@host-b/system"] in found
+    assert ["scan", "qemu+ssh://root@alpha/system", "qemu+ssh://root@beta/system"] in found
     assert ["migrate", "db1", "--dest", "beta", "--dry-run"] in found
 
 
