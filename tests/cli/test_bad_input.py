@@ -48,10 +48,19 @@ def test_an_unknown_host(fleet):
 
 def test_an_unreachable_host(fleet):
     fleet.fleet.host("beta").alive = False
-    assert fleet.run("host", "add", "sim://cli/beta", "--name", "again").code == 8
-    ran = fleet.run("audit", "beta")
-    assert (ran.code, len(ran.err.splitlines())) == (8, 2)
-    assert "unable to connect" in ran.err
+    rows = fleet.rows()
+    for words in (
+        ("host", "add", "sim://cli/beta", "--name", "again"),
+        ("audit", "beta"),
+        ("scan", "sim://cli/beta"),
+        ("migrate", "db1", "--dest", "beta"),
+        ("migrate", "db1", "--dest", "beta", "--dry-run"),
+        ("instance", "adopt", "noisy1", "--host", "beta"),
+    ):
+        ran = fleet.run(*words)
+        assert (ran.code, len(ran.err.splitlines())) == (8, 2), ran.err
+        assert "unable to connect" in ran.err
+        assert fleet.rows() == rows
 
 
 def test_a_uri_that_is_none(world):

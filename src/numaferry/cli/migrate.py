@@ -11,7 +11,6 @@ from numaferry.cli.kit import Session, command_options, examples, table
 from numaferry.cli.placements import pin_table
 from numaferry.cli.progress import make_watch
 from numaferry.cli.words import duration
-from numaferry.errors import NoFit
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,8 +47,6 @@ def migrate(
     ferry = session.ferry()
     if dry_run or as_virsh:
         plan = ferry.plan(instance, dest, bandwidth_mib_s=bandwidth, force=force)
-        if plan.placement is None:
-            raise _no_fit(plan)
         session.show(plan, lambda: _as_virsh(plan) if as_virsh else _plan(plan))
         return
     for stale in ferry.stale(instance):
@@ -66,23 +63,12 @@ def migrate(
     session.show(shown, lambda: _moved(shown))
 
 
-def _no_fit(plan: Plan) -> NoFit:
-    """Return the error for a plan without a destination."""
-    reasons = "; ".join(f"{one.host}: {one.reason}" for one in plan.misfits) or "there is no other confirmed host"
-    return NoFit(
-        f"{plan.instance} fits on no host: {reasons}" if not plan.dest else f"{plan.instance} does not fit: {reasons}",
-        hint=f"numaferry explain {plan.instance} {plan.dest}".rstrip(),
-        misfits=plan.misfits,
-    )
-
-
 def _plan(plan: Plan) -> list[RenderableType]:
     """Render what would be done."""
     parts: list[RenderableType] = [
         f"{plan.instance} would move from {plan.source} to {plan.dest}; nothing is touched.\n"
     ]
-    if plan.placement is not None:
-        parts.append(pin_table(plan.placement.numa_topology))
+    parts.append(pin_table(plan.placement.numa_topology))
     checks = table("check", "outcome", "what was seen")
     for check in plan.checks:
         checks.add_row(check.name, check.outcome, check.reason)

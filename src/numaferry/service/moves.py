@@ -12,7 +12,8 @@ from numaferry.migration.checks import check_can_live_migrate_source, look_at_so
 from numaferry.model import IN_PROGRESS, MigrationStatus
 from numaferry.scheduler import select_destinations
 from numaferry.service import controllers
-from numaferry.service.hosts import try_refresh
+from numaferry.service.discovery import look
+from numaferry.service.hosts import refresh, try_refresh
 from numaferry.service.instances import migration_line
 from numaferry.service.plans import refuse_absent, refuse_moving
 from numaferry.service.views import EventLine, MigrationLine, MigrationShow, Recovered
@@ -111,8 +112,10 @@ def migrate(
         check_can_live_migrate_source(seen, instance, ledger.ledger_id, force=force),
         f"{instance.name} can't leave {instance.host}",
     )
+    if dest is not None:
+        refresh(ledger, dest, look(reach(ledger.host(dest).uri)))
     for record in ledger.hosts():
-        if dest is None or record.name in {dest, instance.host}:
+        if record.name == instance.host or (dest is None and record.confirmed):
             try_refresh(ledger, reach, record)
     engine = engine_for(ledger, reach, watch)
     migration = engine.start(instance, dest, bandwidth_mib_s, force=force)
@@ -182,6 +185,11 @@ def abort(ledger: Ledger, reach: Reach, ref: str, *, watch: Watch | None = None)
     """
     move = ledger.migration(ref)
     name = name_of(ledger, move)
+    if not move.in_progress:
+        raise Conflict(
+            f"migration {move.id} of {name} is {move.status}: there is nothing to abort",
+            hint=f"how it ended: numaferry migration show {move.id}",
+        )
     if move.status is MigrationStatus.POST_MIGRATING:
         raise Conflict(
             f"migration {move.id}: {name} runs on {move.dest} already, there is no way back",
@@ -216,7 +224,10 @@ def recover(
         return tuple(_recover(ledger, reach, move, watch) for move in stale(ledger))
     move = ledger.migration(ref)
     if not move.in_progress:
-        raise Conflict(f"migration {move.id} is {move.status}: there is nothing to recover")
+        raise Conflict(
+            f"migration {move.id} is {move.status}: there is nothing to recover",
+            hint=f"how it ended: numaferry migration show {move.id}",
+        )
     if not abandoned(move):
         raise Conflict(
             f"migration {move.id} is being driven by {move.controller}",

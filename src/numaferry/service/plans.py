@@ -55,8 +55,8 @@ def plan(
 ) -> Plan:
     """Return what a migration would claim, check and send; touches nothing.
 
-    A guest that fits nowhere gives a plan with misfits and no destination. Raises NotFound, Ambiguous, Conflict
-    (destination = source, a migration in progress), NotConfirmed, NotManaged (off), HostUnreachable for the source.
+    Raises NoFit with the misfits, NotFound, Ambiguous, Conflict (destination = source, a migration in progress),
+    NotConfirmed, NotManaged (off), and HostUnreachable for the source or the destination that is named.
     """
     instance = ledger.instance(ref)
     refuse_moving(ledger, instance)
@@ -69,17 +69,14 @@ def plan(
         notes = _refresh_all(copy, reach, instance, dest)
         chosen = select_destinations(copy, instance, dest=dest)
         if not chosen:
-            return _nowhere(instance, dest or "", chosen.misfits)
+            raise _nowhere(instance, dest, chosen.misfits)
         passed = _passing(copy, reach, instance, chosen)
-        try:
-            claim = copy.live_migration_claim(
-                instance.uuid,
-                passed or chosen[:1],
-                vifs=lambda record: _links(instance, source, record),
-                bandwidth_mib_s=bandwidth_mib_s,
-            )
-        except NoFit as error:
-            return _nowhere(instance, dest or "", tuple(error.misfits) if isinstance(error.misfits, tuple) else ())
+        claim = copy.live_migration_claim(
+            instance.uuid,
+            passed or chosen[:1],
+            vifs=lambda record: _links(instance, source, record),
+            bandwidth_mib_s=bandwidth_mib_s,
+        )
         return _planned(copy, reach, claim, tuple(notes), force=force)
 
 
@@ -138,24 +135,21 @@ def _refresh_all(copy: Ledger, reach: Reach, instance: Instance, dest: str | Non
         try:
             refresh(copy, record.name, look(reach(record.uri)))
         except HostError as error:
+            if record.name == dest:
+                raise
             copy.set_host_state(record.name, "unreachable", error.message)
             notes.append(f"host {record.name} can't be asked: {error.message}")
     return notes
 
 
-def _nowhere(instance: Instance, dest: str, misfits: tuple[Misfit, ...]) -> Plan:
-    return Plan(
-        instance=instance.name,
-        instance_uuid=instance.uuid,
-        source=instance.host,
-        dest=dest,
-        placement=None,
+def _nowhere(instance: Instance, dest: str | None, misfits: tuple[Misfit, ...]) -> NoFit:
+    """Return the error for a guest that no host takes."""
+    reasons = "; ".join(f"{one.host}: {one.reason}" for one in misfits) or "there is no other confirmed host"
+    where = "does not fit" if dest else "fits on no host"
+    return NoFit(
+        f"{instance.name} {where}: {reasons}",
+        hint=f"numaferry explain {instance.name} {dest or ''}".rstrip(),
         misfits=misfits,
-        checks=(),
-        xml_difference="",
-        dest_xml="",
-        persistent_xml=None,
-        virsh=(),
     )
 
 
@@ -191,7 +185,6 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         source=source.name,
         dest=dest.name,
         placement=claim.placement,
-        misfits=(),
         checks=tuple(CheckLine(one.name, str(one.outcome), one.reason) for one in looked),
         xml_difference=xml_difference(live, dest_xml),
         dest_xml=dest_xml,

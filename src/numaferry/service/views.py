@@ -222,7 +222,7 @@ class CheckLine:
 
 @attrs.frozen(slots=True)
 class Plan:
-    """What `migrate` would do; `dest` and `placement` empty where the guest fits nowhere.
+    """What `migrate` would do.
 
     `dest_xml` and `xml_difference` are without secrets; `persistent_xml` is None for a transient domain.
     """
@@ -231,8 +231,7 @@ class Plan:
     instance_uuid: str
     source: str
     dest: str
-    placement: Placement | None
-    misfits: tuple[Misfit, ...]
+    placement: Placement
     checks: tuple[CheckLine, ...]
     xml_difference: str
     dest_xml: str
@@ -244,7 +243,7 @@ class Plan:
     @property
     def would_start(self) -> bool:
         """Tell whether a migration would get past its checks."""
-        return self.placement is not None and all(check.outcome != "fails" for check in self.checks)
+        return all(check.outcome != "fails" for check in self.checks)
 
 
 @attrs.frozen(slots=True)
