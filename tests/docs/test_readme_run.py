@@ -1,7 +1,7 @@
 """The quick start of the README is run, command by command, on a simulated fleet, and prints what the README shows.
 
-The README's URIs stand for hosts of the fleet. Of its output each line has to be printed by the command above it, blanks
-and rules of tables aside; `...` stands for anything, and numbers before `ms` are whatever was measured.
+The README's URIs stand for hosts of the fleet. Of its output each line has to be printed by the command above it,
+blanks and rules of tables aside; `...` stands for anything, and durations are whatever was measured.
 """
 
 import importlib.util
