@@ -311,6 +311,19 @@ def test_isolated_emulator_cpu_is_owned_where_a_flavor_says_so():
     assert "the extra CPU is given with the first move" in missing.notes[-1]
 
 
+def test_an_emulator_that_was_kept_off_the_dedicated_cpus_was_put_on_the_guests_own_by_a_move():
+    """Its pin said that it was to share CPUs with others; adoption forgot it, and it took time from the vCPUs."""
+    apart = adopted(guest(pins(1, 2) + emulator("0"), bound(0)))
+    assert apart.request.emulator_threads_policy == apart.numa_topology.emulator_threads_policy == "share"
+    assert dict(apart.flavor.extra_specs)["hw:emulator_threads_policy"] == "share"
+    for where in ("1-2", "0-2", "3"):
+        assert adopted(guest(pins(1, 2) + emulator(where), bound(0))).request.emulator_threads_policy is None, where
+    assert adopted(guest(emulator("0"), bound(0))).request.emulator_threads_policy is None, "none is its own"
+    flavor = attrs.evolve(GOLD, extra_specs=(("hw:cpu_policy", "dedicated"),))
+    silent = adopted(guest(pins(1, 2) + emulator("0"), bound(0)), flavor=flavor)
+    assert silent.request.emulator_threads_policy == "share", "a flavor that says nothing takes nothing away"
+
+
 def test_page_size_stays_what_the_guest_has_whatever_the_flavor_would_accept():
     flavor = attrs.evolve(GOLD, extra_specs=(("hw:cpu_policy", "dedicated"), ("hw:mem_page_size", "large")))
     adoption = adopted(guest(pins(1, 2) + emulator("1-2"), HUGE + bound(0)), flavor=flavor)

@@ -5,8 +5,9 @@ of its own (`one-to-one`), some (`mixed`), none but memory bound to nodes (`boun
 (`floating`, adopted without promise). `NOTES` are true sentences about what a person should know and that no outcome
 hides.
 
-Wishes that no pin shows (thread policy, emulator threads policy) come from a flavor, given or found in the metadata,
-and are never guessed from pins.
+Wishes that no pin shows (thread policy, emulator threads policy `isolate`) come from a flavor, given or found in the
+metadata, and are never guessed from pins. That the emulator threads are kept off the dedicated CPUs is shown by their
+pin, and is the policy `share`.
 """
 
 from __future__ import annotations
@@ -128,8 +129,15 @@ def _request(subject: Subject) -> NumaRequest:
         memory_kib=needs.memory_kib,
         cells=cells,
         cpu_policy="shared" if not count else "dedicated" if count == needs.vcpus else "mixed",
+        emulator_threads_policy="share" if count and _emulator_apart(subject) else None,
         realtime_vcpus=needs.realtime_vcpus if cells else CpuSet(),
     )
+
+
+def _emulator_apart(subject: Subject) -> bool:
+    """Tell whether a pin keeps the emulator threads off all dedicated CPUs, which nova calls policy `share`."""
+    where = subject.needs.emulatorpin
+    return where is not None and bool(where) and where.isdisjoint(subject.dedicated | subject.own_cpus)
 
 
 def _flavor(
@@ -171,7 +179,7 @@ def _wishes(flavor: Flavor, request: NumaRequest) -> tuple[NumaRequest | None, s
     return attrs.evolve(
         request,
         thread_policy=asked.thread_policy,
-        emulator_threads_policy=asked.emulator_threads_policy,
+        emulator_threads_policy=asked.emulator_threads_policy or request.emulator_threads_policy,
         realtime_vcpus=request.realtime_vcpus or asked.realtime_vcpus,
     ), ""
 
