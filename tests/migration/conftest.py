@@ -51,6 +51,9 @@ class Site:
             config = attrs.evolve(CONFIG, physical_networks=(("physnet0", link),))
             ledger.add_host(name, fleet.hypervisor(name).facts(), config, confirmed=True)
 
+    def xml(self, **words):
+        return guest_xml(**words)
+
     def hypervisor(self, host):
         return self.fleet.hypervisor(host)
 
@@ -70,7 +73,11 @@ class Site:
         )
 
     def guest(self, name="db1", cpus=(2, 4, 8, 10), host="alpha", *, adopted=True, persistent=True, **more):
-        """Start a guest and, unless told otherwise, adopt it as it is; returns its UUID."""
+        """Start a guest and, unless told otherwise, adopt it as it is; returns its UUID.
+
+        `policy` is an emulator threads policy, as a flavor would ask for it.
+        """
+        policy = more.pop("policy", None)
         uuid = self.fleet.start_guest(host, guest_xml(name, cpus, link=LINKS[host], **more), persistent=persistent)
         if adopted:
             needs = parse_domain(self.hypervisor(host).domain(uuid).xml)
@@ -81,8 +88,8 @@ class Site:
                     name=name,
                     host=host,
                     flavor=adoption.flavor,
-                    request=adoption.request,
-                    numa_topology=adoption.numa_topology,
+                    request=attrs.evolve(adoption.request, emulator_threads_policy=policy),
+                    numa_topology=attrs.evolve(adoption.numa_topology, emulator_threads_policy=policy),
                     vifs=needs.vifs,
                     persistent=persistent,
                 )

@@ -148,3 +148,14 @@ def test_driving_a_migration_that_has_ended_changes_nothing(site):
     before = len(site.sentences())
     assert engine.drive(migration.id) == engine.recover(migration.id) == migration
     assert len(site.sentences()) == before
+
+
+def test_emulator_threads_that_need_a_cpu_on_every_page_cell_to_start_are_narrowed_after_the_switch(site):
+    """The shared set is on cell 0 only, the pages on both: libvirt 9.0 does not start the guest otherwise."""
+    uuid = site.guest(policy="share")
+    engine = site.engine()
+    engine.drive(engine.start(site.ledger.instance("db1"), "beta").id)
+    site.settled(uuid, moved=True)
+    [said] = [sentence for sentence in site.sentences() if sentence.startswith("the emulator's CPUs")]
+    assert said.endswith("are 0-1 now"), said
+    assert parse_domain(site.hypervisor("beta").domain(uuid).xml).emulatorpin == CpuSet.parse("0-1")

@@ -154,3 +154,38 @@ def test_a_controller_that_was_taken_over_touches_nothing_more(site):
     assert set(site.holders(uuid)) == {"alpha", "beta"}
     site.engine(controller="another").recover(migration.id)
     site.settled(uuid, moved=False)
+
+
+def test_a_source_that_is_lost_during_the_roll_back_is_waited_for_with_the_claim_held(site):
+    """Its mark could not be restored, so the migration may not be called ended."""
+    uuid = site.guest()
+    site.fleet.inject_named("dest-start-fails")
+
+    def lose(migration, _job):
+        if migration.step == "rollback_live_migration":
+            site.fleet.cut("controller", "alpha")
+
+    engine = site.engine(on_progress=lose)
+    migration = engine.start(site.ledger.instance("db1"), "beta")
+    with pytest.raises(HostUnreachable):
+        engine.drive(migration.id)
+    assert set(site.holders(uuid)) == {"alpha", "beta"}
+    assert any("rollback_live_migration has to wait" in sentence for sentence in site.sentences())
+    site.fleet.heal()
+    site.engine().recover(migration.id)
+    site.settled(uuid, moved=False)
+
+
+def test_a_destination_that_receives_for_ever_with_no_job_is_a_person_s_matter(site):
+    uuid = site.guest()
+    number = begun(site, point="call.live_migration", action="client-dies")
+    xml = site.xml(cpus=(3, 5, 9, 11), link="enp7s0").replace("<name>", f"<uuid>{uuid}</uuid><name>", 1)
+    site.fleet.hosts["beta"].begin(xml, reason="migration")
+    with pytest.raises(NeedsPerson) as caught:
+        site.engine().recover(number)
+    assert "dest beta: paused (migration)" in caught.value.message
+    assert site.ledger.migration(number).status is MigrationStatus.ERROR
+    assert set(site.holders(uuid)) == {"alpha", "beta"}
+    site.fleet.end_guest("beta", uuid, "destroyed")
+    assert site.engine().recover(number).status is MigrationStatus.FAILED
+    site.settled(uuid, moved=False)
