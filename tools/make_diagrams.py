@@ -47,7 +47,7 @@ def states() -> str:
         [f"`{status}`", "yes" if status in IN_PROGRESS else "no", *(ways.get(event, "") for event in Event)]
         for status, ways in TRANSITIONS.items()
     ]
-    return "\n".join(lines) + "\n\n" + table(["status", "two claims held", *map(str, Event)], rows)
+    return "\n".join(lines) + "\n\n" + table(["status", "in progress", *map(str, Event)], rows)
 
 
 def steps() -> str:
