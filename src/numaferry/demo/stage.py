@@ -167,6 +167,12 @@ class Stage:
         self.watches[spec.name] = watch
         return watch
 
+    def watch_anew(self, name: str, text: str = "") -> None:
+        """Empty a guest's serial file (but for `text`) and watch it from there."""
+        path = self.watches[name].path
+        path.write_text(text, encoding="utf-8")
+        self.watches[name] = SerialWatch(path)
+
     def forget_guest(self, host: LabHost, name: str) -> None:
         """Destroy and undefine a throw-away guest of the demo's own."""
         self.virsh(host, "destroy", name, check=False)

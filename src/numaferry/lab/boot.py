@@ -13,7 +13,7 @@ from numaferry.errors import EnvironmentLacking, HostUnreachable
 from numaferry.lab.machine import CONSOLE_LOG, QEMU_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numaferry.lab.processes import Process
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # far beyond what was seen (70 s cold on 2 busy CPUs under emulation); a host that died is noticed at once
 LIMIT_S = 300.0
 TICK_S = 0.2
+# An emulated machine with several CPUs now and then hangs for good while its kernel starts (seen once in about thirty
+# boots, not a word on the console, QEMU busy). The longest stage of a boot that went well was 40 s, at load 25.
+STALL_S = 75.0
+ATTEMPTS = 3
 
 _STAGE = re.compile(r"^NUMAFERRY (\S+) ", re.MULTILINE)
 _FAILED = re.compile(r"^NUMAFERRY-FAILED (.*?)\r?$", re.MULTILINE)
@@ -35,6 +39,10 @@ class Boot:
     uri: str
     directory: Path
     process: Process
+    #: Ends the machine and starts it anew.
+    again: Callable[[Process], Process]
+    attempt: int = 1
+    progress_at_s: float = field(factory=time.monotonic)
     stages: set[str] = field(factory=set)
     call: subprocess.Popen[bytes] | None = None
     ready: bool = False
@@ -50,6 +58,7 @@ class Boot:
         for stage in _STAGE.findall(console):
             if stage not in self.stages:
                 self.stages.add(stage)
+                self.progress_at_s = time.monotonic()
                 site.say(f"{self.name}: {stage}")
         failed = _FAILED.search(console)
         if failed or not self.process.alive:
@@ -58,6 +67,23 @@ class Boot:
             )
         if "set-up" in self.stages:
             self._ask_libvirt(site)
+        if not self.ready and time.monotonic() - self.progress_at_s > STALL_S:
+            self._begin_again(site)
+
+    def _begin_again(self, site: Site) -> None:
+        """Start a machine that hangs once more; raises HostUnreachable when that was done often enough."""
+        where = f"after {', '.join(sorted(self.stages))}" if self.stages else "before its kernel said anything"
+        if self.attempt == ATTEMPTS:
+            raise HostUnreachable(
+                f"host {self.name} hung {where}, for {STALL_S:g} s, in each of {ATTEMPTS} attempts",
+                hint="the machine may be overloaded: see its load, or use LAB=namespaces",
+            )
+        site.say(f"{self.name}: hangs {where}; starting it anew")
+        self.stop()
+        self.attempt += 1
+        self.stages.clear()
+        self.process = self.again(self.process)
+        self.progress_at_s = time.monotonic()
 
     def _last_words(self) -> str:
         lines = (self.directory / QEMU_LOG).read_text(encoding="utf-8", errors="replace").split("\n")

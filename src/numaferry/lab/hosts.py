@@ -20,7 +20,7 @@ from numaferry.lab.access import SerialAccess
 from numaferry.lab.boot import Boot, wait_until_ready
 from numaferry.lab.commands import run
 from numaferry.lab.model import Lab, LabHost
-from numaferry.lab.processes import Process, spawn
+from numaferry.lab.processes import Process, kill, spawn
 from numaferry.model.notation import EXAMPLE
 
 if TYPE_CHECKING:
@@ -209,9 +209,18 @@ def _start(ground: _Ground, place: _Place, addresses: Mapping[str, str]) -> Boot
         )
     )
     log = place.directory / machine.QEMU_LOG
-    process = spawn(ground.site.journal, words, log=log, netns=ground.network.netns, directory=place.directory)
-    ground.site.say(f"{place.name}: started, process {process.pid}")
-    return Boot(name=place.name, uri=place.uri, directory=place.directory, process=process)
+
+    def start() -> Process:
+        (place.directory / machine.CONSOLE_LOG).unlink(missing_ok=True)
+        process = spawn(ground.site.journal, words, log=log, netns=ground.network.netns, directory=place.directory)
+        ground.site.say(f"{place.name}: started, process {process.pid}")
+        return process
+
+    def again(hung: Process) -> Process:
+        kill(hung)
+        return start()
+
+    return Boot(name=place.name, uri=place.uri, directory=place.directory, process=start(), again=again)
 
 
 def _host(place: _Place, process: Process) -> LabHost:

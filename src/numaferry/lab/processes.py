@@ -113,6 +113,20 @@ def end_process(resource: Resource, timeout_s: float = 10) -> None:
         _reap(resource.facts["pid"])
 
 
+def kill(process: Process, timeout_s: float = 10) -> None:
+    """End one process of ours and wait until it is gone; a process that is not there any more is fine.
+
+    Raises EnvironmentLacking when it does not end.
+    """
+    deadline = time.monotonic() + timeout_s
+    while process.alive:
+        _kill(process)
+        _reap(process.pid)
+        if time.monotonic() >= deadline:
+            raise EnvironmentLacking(f"process {process.pid} does not end", hint="look at its stack in /proc")
+        time.sleep(0.01)
+
+
 def _processes_of(resource: Resource) -> list[Process]:
     """Return the record's own process, if it still is that one, and all that carry its token."""
     mark = f"{TOKEN_NAME}={resource.facts['token']}".encode()
