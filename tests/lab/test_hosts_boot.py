@@ -1,6 +1,6 @@
 """A lab host that hangs while booting is started anew, a limited number of times, and that is said."""
 
-import subprocess
+import os
 import time
 
 import pytest
@@ -21,8 +21,8 @@ class Site:
 
 
 def sleeper():
-    child = subprocess.Popen(["sleep", "60"])
-    return Process(pid=child.pid, start=start_of(child.pid))
+    pid = os.posix_spawnp("sleep", ["sleep", "60"], os.environ)
+    return Process(pid=pid, start=start_of(pid))
 
 
 @pytest.fixture
