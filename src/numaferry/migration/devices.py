@@ -13,6 +13,7 @@ import attrs
 from lxml import etree
 
 from numaferry.migration.outcome import Check, Outcome
+from numaferry.request.xml import parse_xml
 
 #: Disk types whose image is reached over the network from both hosts; every other one is this host's own.
 NETWORK_DISKS: Final = frozenset({"network", "vhostuser"})
@@ -104,7 +105,7 @@ def check_devices(xml: str) -> tuple[Check, ...]:
 
     The first element of the tuple is always the verdict on disks. `xml` is a live domain XML; it is not kept.
     """
-    root = etree.fromstring(xml)
+    root = parse_xml(xml)
     found = [
         Check(rule.name, rule.outcome, rule.why.format(n=count))
         for rule in RULES

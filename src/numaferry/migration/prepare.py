@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 import attrs
-from lxml import etree
 
 from numaferry.errors import CheckFailed
 from numaferry.migration.checks import (
@@ -18,6 +17,7 @@ from numaferry.migration.checks import (
 )
 from numaferry.migration.pages import dump_pages
 from numaferry.model import MigrateCall, Ownership, XmlKind
+from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.domain_xml import get_updated_guest_xml
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def noted_ownership(move: Move) -> Ownership | None:
 
 def domain_type(xml: str) -> str:
     """Return "kvm" or "qemu" of a domain XML."""
-    return etree.fromstring(xml).get("type", "kvm")
+    return parse_xml(xml).get("type", "kvm")
 
 
 def _tcp(address: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from lxml import etree
 
 from numaferry.model import METADATA_PREFIX, METADATA_URI, Ownership
+from numaferry.request.xml import parse_xml
 
 _TAG = f"{{{METADATA_URI}}}guest"
 
@@ -19,7 +20,7 @@ MANAGERS = {"http://openstack.org/xmlns/libvirt/nova/": "nova"}
 
 def _metadata(xml: str) -> list[etree._Element]:
     """Return the children of a domain's ``<metadata>``."""
-    found = etree.fromstring(xml).find("metadata")
+    found = parse_xml(xml).find("metadata")
     return [] if found is None else [child for child in found if isinstance(child.tag, str)]
 
 
@@ -38,19 +39,25 @@ def read_ownership(xml: str) -> Ownership | None:
     return None
 
 
+def _attributes(ownership: Ownership) -> dict[str, str]:
+    """Return the attributes of our element; what says nothing is left out."""
+    known = {
+        "ledger": ownership.ledger_id,
+        "claim": ownership.claim_id,
+        "migration": ownership.migration_uuid,
+        "token": str(ownership.token or ""),
+    }
+    return {name: value for name, value in known.items() if value}
+
+
 def ownership_element(ownership: Ownership) -> str:
     """Return the element without a namespace, as virDomainSetMetadata wants it (it adds prefix and namespace)."""
-    element = etree.Element("guest", ledger=ownership.ledger_id, claim=ownership.claim_id)
-    if ownership.migration_uuid:
-        element.set("migration", ownership.migration_uuid)
-    if ownership.token:
-        element.set("token", str(ownership.token))
-    return etree.tostring(element, encoding="unicode")
+    return etree.tostring(etree.Element("guest", _attributes(ownership)), encoding="unicode")
 
 
 def with_ownership(xml: str, ownership: Ownership | None) -> str:
     """Return the domain XML with our element set or, for None, removed; everything else as it was."""
-    root = etree.fromstring(xml)
+    root = parse_xml(xml)
     metadata = root.find("metadata")
     if metadata is not None:
         for child in metadata.findall(_TAG):
@@ -58,10 +65,7 @@ def with_ownership(xml: str, ownership: Ownership | None) -> str:
     if ownership is not None:
         if metadata is None:
             metadata = etree.SubElement(root, "metadata")
-        plain = etree.fromstring(ownership_element(ownership))
-        element = etree.SubElement(metadata, _TAG, nsmap={METADATA_PREFIX: METADATA_URI})
-        for name, value in plain.items():
-            element.set(name, value)
+        etree.SubElement(metadata, _TAG, _attributes(ownership), nsmap={METADATA_PREFIX: METADATA_URI})
     return etree.tostring(root, encoding="unicode")
 
 

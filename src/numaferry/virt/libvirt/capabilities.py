@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-from lxml import etree
 
 from numaferry.errors import HypervisorError
 from numaferry.model import CpuSet, HostCell, HostTopology, PagePool
+from numaferry.request.xml import parse_xml, size_kib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_KIB = {"KiB": 1, "MiB": 1024, "GiB": 1024 * 1024, "b": 1 / 1024, "bytes": 1 / 1024}
+    from lxml import etree
 
 #: cell id → page size in KiB → free pages
 FreePages = dict[int, dict[int, int]]
@@ -35,7 +35,7 @@ class Capabilities:
 
 def parse_capabilities(xml: str, online: CpuSet) -> Capabilities:
     """Read capabilities against the host's map of online CPUs. Raises HypervisorError for a host without cells."""
-    root = etree.fromstring(xml)
+    root = parse_xml(xml, "capabilities")
     cells = tuple(sorted((_cell(cell, online) for cell in root.iterfind("host/topology/cells/cell")), key=_by_id))
     if not cells:
         raise HypervisorError(
@@ -74,7 +74,7 @@ def _cell(element: etree._Element, online: CpuSet) -> HostCell:
         id=int(element.get("id", "0")),
         cpus=ids,
         siblings=_cores(cpus, ids),
-        memory_kib=_memory_kib(element),
+        memory_kib=size_kib(element.find("memory")),
         pages=_pools(element),
         socket=max(0, sockets[0]) if sockets else 0,
         distances=tuple(
@@ -97,17 +97,10 @@ def _cores(cpus: list[etree._Element], ids: CpuSet) -> tuple[CpuSet, ...]:
     return tuple(cores)
 
 
-def _memory_kib(element: etree._Element) -> int:
-    """Return the cell's memory; a cell without memory has no element, or zero."""
-    memory = element.find("memory")
-    return 0 if memory is None else int(int(memory.text or 0) * _KIB.get(memory.get("unit", "KiB"), 1))
-
-
 def _pools(element: etree._Element) -> tuple[PagePool, ...]:
     """Return the cell's page pools, smallest first, all free."""
     pools = []
     for pages in element.iterfind("pages"):
         total = int(pages.text or 0)
-        size_kib = int(int(pages.get("size", "0")) * _KIB.get(pages.get("unit", "KiB"), 1))
-        pools.append(PagePool(size_kib, total, total))
+        pools.append(PagePool(size_kib(pages, attribute="size"), total, total))
     return tuple(sorted(pools, key=lambda pool: pool.size_kib))

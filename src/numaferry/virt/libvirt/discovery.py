@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lxml import etree
-
 from numaferry.model import CpuSet, HostFacts
+from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.capabilities import FreePages, parse_capabilities, with_free_pages
 from numaferry.virt.libvirt.connection import libvirt
 
@@ -91,7 +90,7 @@ def _node_devices(connection: libvirt.virConnect) -> dict[str, bool] | None:
 
 def _net_device(xml: str) -> tuple[str, bool]:
     """Return name and state of a node device; one that tells no link state (a bridge, a dummy) counts as up."""
-    root = etree.fromstring(xml)
+    root = parse_xml(xml, "device")
     link = root.find("capability/link")
     return root.findtext("capability/interface") or "", link is None or link.get("state", "up") in {"up", "unknown"}
 

@@ -91,6 +91,6 @@ def xml_difference(before: str, after: str) -> str:
 
 def _lines(xml: str) -> list[str]:
     """Return the lines of an XML without secrets, indented by two blanks."""
-    parser = etree.XMLParser(remove_blank_text=True, resolve_entities=False, no_network=True)
-    root = etree.fromstring(strip_secrets(xml).encode(), parser)
-    return etree.tostring(root, pretty_print=True, encoding="unicode").splitlines()
+    root = parse_xml(strip_secrets(xml))
+    etree.indent(root)
+    return etree.tostring(root, encoding="unicode").splitlines()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lxml import etree
-
 from numaferry.model import JobInfo
+from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.connection import libvirt
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def migrate_arguments(call: MigrateCall) -> tuple[dict[str, Any], int]:
 
 def secrets_in(*xmls: str | None) -> tuple[str, ...]:
     """Return the secret values of domain XMLs, so that error messages can be cleared of them."""
-    elements = (element for xml in xmls if xml for element in etree.fromstring(xml).iter())
+    elements = (element for xml in xmls if xml for element in parse_xml(xml).iter())
     values = (element.get(name) for element in elements for name in ("passwd", "password"))
     return tuple({value for value in values if value})
 

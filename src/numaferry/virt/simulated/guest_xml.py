@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import attrs
 from lxml import etree
 
-from numaferry.errors import HypervisorError
+from numaferry.errors import HypervisorError, InvalidInput
 from numaferry.model import BASE_PAGE_SIZE_KIB, EMPTY, CpuSet
+from numaferry.request.xml import cpu_list, parse_xml, size_kib
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_HUGE_PAGE_KIB = 2048
 
-_KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KiB": 1, "k": 1, "MiB": 1024, "M": 1024, "GiB": 1024**2, "G": 1024**2}
 _SECRETS = ("passwd", "password")
 
 
@@ -61,11 +61,11 @@ class GuestConfig:
 def read_config(xml: str) -> GuestConfig:
     """Read a domain XML. Raises HypervisorError, with libvirt's words, for one that is none."""
     try:
-        root = etree.fromstring(xml)
-    except etree.XMLSyntaxError as error:
+        root = parse_xml(xml)
+    except InvalidInput as error:
         raise HypervisorError(f"(domain_definition): {error}", hint="this is no XML") from error
     name = root.findtext("name")
-    if root.tag != "domain" or not name:
+    if not name:
         raise HypervisorError("XML error: missing domain name", hint="a domain XML is needed")
     memory = _memory(root)
     return GuestConfig(
@@ -86,25 +86,18 @@ def read_config(xml: str) -> GuestConfig:
     )
 
 
-def _size_kib(element: etree._Element | None, text: str | None) -> int:
-    unit = "KiB" if element is None else element.get("unit", "KiB")
-    return int(int(text or 0) * _KIB.get(unit, 1))
-
-
 def _memory(root: etree._Element) -> tuple[GuestMemory, ...]:
     tune = root.find("numatune/memory")
-    default = _cpus(tune, "nodeset")
-    per_cell = {int(node.get("cellid", "0")): _cpus(node, "nodeset") for node in root.iterfind("numatune/memnode")}
+    default = cpu_list(tune, "nodeset")
+    per_cell = {int(node.get("cellid", "0")): cpu_list(node, "nodeset") for node in root.iterfind("numatune/memnode")}
     cells = root.findall("cpu/numa/cell")
     if not cells:
-        whole = root.find("memory")
-        size_kib = _size_kib(whole, whole.text if whole is not None else "0")
-        return (GuestMemory(0, size_kib, _page_size_kib(root, 0), default),)
+        return (GuestMemory(0, size_kib(root.find("memory")), _page_size_kib(root, 0), default),)
     found = []
     for index, cell in enumerate(cells):
         number = int(cell.get("id", str(index)))
         nodes = per_cell.get(number, default)
-        found.append(GuestMemory(number, _size_kib(cell, cell.get("memory")), _page_size_kib(root, number), nodes))
+        found.append(GuestMemory(number, size_kib(cell, attribute="memory"), _page_size_kib(root, number), nodes))
     return tuple(found)
 
 
@@ -119,17 +112,12 @@ def _page_size_kib(root: etree._Element, cell: int) -> int:
     own = [page for page in pages if cell in CpuSet.parse(page.get("nodeset", ""))]
     for_all = [page for page in pages if page.get("nodeset") is None]
     chosen = own or for_all
-    return _size_kib(chosen[0], chosen[0].get("size")) if chosen else BASE_PAGE_SIZE_KIB
-
-
-def _cpus(element: etree._Element | None, attribute: str) -> CpuSet | None:
-    text = None if element is None else element.get(attribute)
-    return CpuSet.parse(text) if text else None
+    return size_kib(chosen[0], attribute="size") if chosen else BASE_PAGE_SIZE_KIB
 
 
 def _vcpu_pins(root: etree._Element) -> tuple[tuple[int, CpuSet], ...]:
     count = int(root.findtext("vcpu") or 1)
-    floating = _cpus(root.find("vcpu"), "cpuset")
+    floating = cpu_list(root.find("vcpu"), "cpuset")
     pins = {} if floating is None else dict.fromkeys(range(count), floating)
     for pin in root.iterfind("cputune/vcpupin"):
         pins[int(pin.get("vcpu", "0"))] = CpuSet.parse(pin.get("cpuset", ""))
@@ -137,19 +125,19 @@ def _vcpu_pins(root: etree._Element) -> tuple[tuple[int, CpuSet], ...]:
 
 
 def _emulator_pin(root: etree._Element) -> CpuSet | None:
-    return _cpus(root.find("cputune/emulatorpin"), "cpuset") or _cpus(root.find("vcpu"), "cpuset")
+    return cpu_list(root.find("cputune/emulatorpin"), "cpuset") or cpu_list(root.find("vcpu"), "cpuset")
 
 
 def _iothread_pins(root: etree._Element) -> tuple[tuple[int, CpuSet | None], ...]:
     count = int(root.findtext("iothreads") or 0)
-    pins: dict[int, CpuSet | None] = dict.fromkeys(range(1, count + 1), _cpus(root.find("vcpu"), "cpuset"))
+    pins: dict[int, CpuSet | None] = dict.fromkeys(range(1, count + 1), cpu_list(root.find("vcpu"), "cpuset"))
     for pin in root.iterfind("cputune/iothreadpin"):
         pins[int(pin.get("iothread", "0"))] = CpuSet.parse(pin.get("cpuset", ""))
     return tuple(sorted(pins.items()))
 
 
 def _tuned_nodes(root: etree._Element, memory: tuple[GuestMemory, ...]) -> CpuSet:
-    nodes = _cpus(root.find("numatune/memory"), "nodeset") or EMPTY
+    nodes = cpu_list(root.find("numatune/memory"), "nodeset") or EMPTY
     for cell in memory:
         nodes |= cell.nodes or EMPTY
     return nodes
@@ -191,7 +179,7 @@ def abi_difference(source: GuestConfig, dest: GuestConfig) -> str:
 def as_defined(xml: str, uuid: str) -> str:
     """Return the XML as libvirt tells it once it has read it: sizes in KiB, cells numbered, with a UUID."""
     read_config(xml)
-    root = etree.fromstring(xml)
+    root = parse_xml(xml)
     name = root.find("name")
     if not root.findtext("uuid"):
         element = etree.Element("uuid")
@@ -199,14 +187,14 @@ def as_defined(xml: str, uuid: str) -> str:
         root.insert(0 if name is None else root.index(name) + 1, element)
     memory = root.find("memory")
     for size in [one for one in (memory, root.find("currentMemory")) if one is not None]:
-        size.text = str(_size_kib(size, size.text))
+        size.text = str(size_kib(size))
         size.set("unit", "KiB")
     if memory is not None and root.find("currentMemory") is None:
         current = etree.Element("currentMemory", unit="KiB")
         current.text = memory.text
         root.insert(root.index(memory) + 1, current)
     for index, cell in enumerate(root.iterfind("cpu/numa/cell")):
-        cell.set("memory", str(_size_kib(cell, cell.get("memory"))))
+        cell.set("memory", str(size_kib(cell, attribute="memory")))
         cell.set("id", cell.get("id", str(index)))
         cell.set("unit", "KiB")
     return etree.tostring(root, encoding="unicode")
@@ -214,7 +202,7 @@ def as_defined(xml: str, uuid: str) -> str:
 
 def with_pins(xml: str, vcpus: Mapping[int, CpuSet], emulator: CpuSet | None) -> str:
     """Return the XML with these pins in ``<cputune>``."""
-    root = etree.fromstring(xml)
+    root = parse_xml(xml)
     tune = root.find("cputune")
     if tune is None:
         vcpu = root.find("vcpu")
@@ -235,7 +223,7 @@ def with_pins(xml: str, vcpus: Mapping[int, CpuSet], emulator: CpuSet | None) ->
 
 def without_secrets(xml: str) -> str:
     """Return the XML as libvirt tells it without VIR_DOMAIN_XML_SECURE."""
-    root = etree.fromstring(xml)
+    root = parse_xml(xml)
     for element in root.iter():
         for secret in _SECRETS:
             if secret in element.attrib:
@@ -245,14 +233,14 @@ def without_secrets(xml: str) -> str:
 
 def with_id(xml: str, number: int) -> str:
     """Return the XML with the running domain's id, as live XML has it."""
-    root = etree.fromstring(xml)
+    root = parse_xml(xml)
     root.set("id", str(number))
     return etree.tostring(root, encoding="unicode")
 
 
 def without_id(xml: str) -> str:
     """Return the XML without the running domain's id, as migratable and inactive XML are."""
-    root = etree.fromstring(xml)
+    root = parse_xml(xml)
     if "id" in root.attrib:
         del root.attrib["id"]
     return etree.tostring(root, encoding="unicode")
