@@ -76,8 +76,10 @@ def _shortlist(
         try:
             _check_candidate(tools, source, instance, name, kind)
             passed.append(name)
-        except (CheckFailed, HostUnreachable) as error:
+        except CheckFailed as error:
             refused.append(error)
+        except HostUnreachable as error:
+            refused.append(HostUnreachable(f"host {name} can't be asked: {error.message}", hint=error.hint))
         if len(passed) == SHORTLIST:
             break
     if passed:

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from numaferry.errors import Conflict, MigrationFailed, NeedsPerson, NumaferryError
+from numaferry.errors import Conflict, HostUnreachable, MigrationFailed, NeedsPerson, NumaferryError
 from numaferry.migration.checks import check_can_live_migrate_source, look_at_source, refuse
 from numaferry.model import IN_PROGRESS, MigrationStatus
 from numaferry.scheduler import select_destinations
@@ -98,8 +98,8 @@ def migrate(
     """Choose, claim and move; returns when the move has ended well.
 
     Hosts are looked at first, so that what runs there unmanaged is not claimed. Raises NotFound, Ambiguous, Conflict
-    (destination = source, a migration in progress), NotConfirmed, NotManaged, NoFit, CheckFailed, MigrationFailed
-    (rolled back: the guest runs on the source), NeedsPerson, and LeftAlone on Ctrl-C.
+    (destination = source, a migration in progress), NotConfirmed, NotManaged, NoFit, CheckFailed, HostUnreachable,
+    MigrationFailed (rolled back: the guest runs on the source), NeedsPerson, and LeftAlone on Ctrl-C.
     """
     instance = ledger.instance(ref)
     if dest is not None:
@@ -113,7 +113,7 @@ def migrate(
         f"{instance.name} can't leave {instance.host}",
     )
     if dest is not None:
-        refresh(ledger, dest, look(reach(ledger.host(dest).uri)))
+        _refresh_dest(ledger, reach, dest)
     for record in ledger.hosts():
         if record.name == instance.host or (dest is None and record.confirmed):
             try_refresh(ledger, reach, record)
@@ -129,6 +129,15 @@ def migrate(
             hint=f"what happened step by step: numaferry migration show {ended.id}",
         )
     return show(ledger, ended)
+
+
+def _refresh_dest(ledger: Ledger, reach: Reach, dest: str) -> None:
+    """Look at the destination that was asked for; raises HostUnreachable by the host's name."""
+    try:
+        seen = look(reach(ledger.host(dest).uri))
+    except HostUnreachable as error:
+        raise HostUnreachable(f"host {dest} can't be asked: {error.message}", hint=error.hint) from error
+    refresh(ledger, dest, seen)
 
 
 def _drive(ledger: Ledger, migration: Migration, instance: Instance, work: Callable[[], Migration]) -> None:
