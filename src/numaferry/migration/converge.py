@@ -89,12 +89,16 @@ class Convergence:
             if self._waits > self.move.tools.waits:
                 self._give_up_waiting(decision)
 
+    def _look(self) -> Decision:
+        move = self.move
+        return decide(move.migration, *move.look(), ledger_id=move.tools.ledger.ledger_id)
+
     def _decide(self) -> Decision:
         move = self.move
-        decision = decide(move.migration, *move.look())
+        decision = self._look()
         while decision.phase is Phase.MOVING and decision.action in LOOK_TWICE:
             move.tools.sleep(move.tools.settle_s)
-            again = decide(move.migration, *move.look())
+            again = self._look()
             if again.action is decision.action:
                 return again
             decision = again
@@ -130,11 +134,11 @@ class Convergence:
         move.tidy(f"resuming the guest on {move.source.name}", lambda: move.source_host.resume(move.uuid))
         self._waits += 1
 
-    def _roll_back(self, _decision: Decision) -> Migration | None:
+    def _roll_back(self, decision: Decision) -> Migration | None:
         move, error = self.move, self.error
         aborted = move.migration.abort_requested
         why = "aborted on request" if aborted else f"rolled back: {error}" if error else "rolled back after a take-over"
-        migration = self._undo(Event.CANCEL if aborted else Event.FAIL, why)
+        migration = self._undo(decision, Event.CANCEL if aborted else Event.FAIL, why)
         if migration is None or aborted or error is None:
             return migration
         if isinstance(error, NumaferryError) and not isinstance(error, HostError):
@@ -146,12 +150,13 @@ class Convergence:
         ) from error
 
     def _cancelled(self, decision: Decision) -> Migration | None:
-        return self._undo(Event.CANCEL, decision.sentence)
+        return self._undo(decision, Event.CANCEL, decision.sentence)
 
-    def _undo(self, event: Event, reason: str) -> Migration | None:
-        """Undo every step in reverse, drop the claim, audit both hosts; None: a host was lost meanwhile.
+    def _undo(self, decision: Decision, event: Event, reason: str) -> Migration | None:
+        """Undo every step in reverse, drop the claim, audit both hosts; None: decide again before anything is dropped.
 
-        An undo for a step not taken does nothing.
+        An undo for a step not taken does nothing. Undoing may wait for a lock of the domain that a dead controller's
+        call was waiting for too, so the hosts are asked once more: such a call may have begun its job meanwhile.
         """
         move = self.move
         status = next_status(move.migration.status, event)
@@ -164,6 +169,10 @@ class Convergence:
                     move.commit(f"{step.undo.__name__} has to wait: {error.message}")
                     self._waits += 1
                     return None
+        if (now := self._look()).action is not decision.action:
+            move.commit(f"not given up after all: {now.sentence}")
+            self._waits += 1
+            return None
         move.guard()
         move.migration = move.tools.ledger.drop_move_claim(move.migration.id, status, reason) or move.migration
         move.tools.on_progress(move.migration, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from numaferry.errors import LedgerError
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
 def controller_name() -> str:
     """Return who drives: "host:pid:start", which no later process bears again."""
     return f"{socket.gethostname()}:{os.getpid()}:{time.time_ns() // 1_000_000}"
+
+
+def _unheard(
+    on_progress: Callable[[Migration, JobInfo | None], None] | None,
+) -> Callable[[Migration, JobInfo | None], None]:
+    """Return the callback so that a terminal or pipe which has gone does not stop the move that it was to show."""
+
+    def told(migration: Migration, job: JobInfo | None) -> None:
+        if on_progress is not None:
+            with suppress(OSError, ValueError):
+                on_progress(migration, job)
+
+    return told
 
 
 class MigrationEngine:
@@ -60,7 +73,7 @@ class MigrationEngine:
             ledger=ledger,
             connect=connect,
             audit=audit,
-            on_progress=on_progress or (lambda _migration, _job: None),
+            on_progress=_unheard(on_progress),
             controller=controller or controller_name(),
             sleep=sleep,
             clock=clock,

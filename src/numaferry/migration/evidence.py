@@ -72,6 +72,9 @@ class Phase(enum.StrEnum):
 ENDED_REASONS = frozenset({"shutdown", "crashed", "destroyed", "saved", "panicked"})
 #: Paused reasons that a pre-copy migration leaves; every other one is somebody else's.
 MIGRATION_REASONS = frozenset({"migration"})
+#: Paused reasons of a destination that does not run the guest. libvirt says "starting-up" from the start of QEMU until
+#: it listens (qemuProcessInit), which takes minutes where many huge pages are cleared, and "migration" from then on.
+RECEIVING_REASONS = MIGRATION_REASONS | {"starting-up"}
 _BEFORE = frozenset({MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, MigrationStatus.PREPARING})
 #: Steps whose intent is committed only after `confirm_migration`.
 AFTER_CONFIRM = frozenset({"post_live_migration_at_destination", "update_available_resource"})
@@ -100,7 +103,7 @@ def dest_word(seen: Sight) -> DestWord:
         return DestWord.ABSENT
     if not seen.state.active:
         return DestWord.ENDED if _ended(seen) else DestWord.OFF
-    if seen.state is DomainState.PAUSED and seen.state_reason in MIGRATION_REASONS:
+    if seen.state is DomainState.PAUSED and seen.state_reason in RECEIVING_REASONS:
         return DestWord.INCOMING
     return DestWord.ACTIVE
 

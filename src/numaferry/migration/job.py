@@ -7,12 +7,13 @@ the guest moved).
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 import attrs
 
-from numaferry.errors import HostError
+from numaferry.errors import HostError, HypervisorError
 from numaferry.migration.evidence import DestWord, SourceWord, dest_word, progress, source_word
 from numaferry.migration.prepare import make_call
 
@@ -73,9 +74,11 @@ class Watch:
             self._tell(job)
             if move.migration.abort_requested or tools.ledger.migration(move.migration.id).abort_requested:
                 move.guard()
-                move.source_host.abort_job(move.uuid)
+                # one that comes too late is no failure: the job is watched to its end
+                with contextlib.suppress(HypervisorError):
+                    move.source_host.abort_job(move.uuid)
         except HostError:
-            # the blocking call hears of it too and says more; an abort that came too late is no failure either
+            # the blocking call hears of it too and says more
             if not self.patient:
                 raise
         return True

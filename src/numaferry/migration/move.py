@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
-from numaferry.errors import Conflict, HostError, HostUnreachable, NotFound
+from numaferry.errors import CheckFailed, Conflict, HostError, HostUnreachable, NotFound
 from numaferry.migration.evidence import Sight, Unreachable
 from numaferry.migration.states import next_status
 from numaferry.model import Ownership, mutated_migration_context
@@ -228,7 +228,7 @@ class Move:
             except NotFound as error:
                 self.commit(f"{what}: nothing to do, {error.message}")
                 return None
-            except HostError as error:
+            except (HostError, CheckFailed) as error:
                 if reach and isinstance(error, HostUnreachable):
                     raise
                 if not left:

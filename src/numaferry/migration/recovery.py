@@ -143,11 +143,18 @@ _LEAD: Final[Mapping[Action, str]] = {
 }
 
 
-def decide(migration: Migration, source_seen: Sight, source_job: JobInfo | None, dest_seen: Sight) -> Decision:
+def decide(
+    migration: Migration,
+    source_seen: Sight,
+    source_job: JobInfo | None,
+    dest_seen: Sight,
+    *,
+    ledger_id: str = "",
+) -> Decision:
     """Return what to do with `migration`, given what each host says of its domain and the source of a job.
 
-    Pure and total. A domain on the destination that carries another ledger's mark always needs a person: it is not
-    the guest that this ledger moved.
+    Pure and total. A domain on the destination that bears the mark of another migration, or of another ledger than
+    `ledger_id`, is never the end of this move: it needs a person.
     """
     source, dest, phase = source_word(source_seen, source_job), dest_word(dest_seen), phase_of(migration)
     action = TABLES[phase][source][_COLUMN[dest]]
@@ -156,9 +163,9 @@ def decide(migration: Migration, source_seen: Sight, source_job: JobInfo | None,
         tell("dest", migration.dest, dest_seen),
     )
     lead = _LEAD[action]
-    if action is Action.FINISH and _another_migrations(migration, dest_seen):
+    if action is Action.FINISH and (other := _another_s(migration, dest_seen, ledger_id)):
         action = Action.NEEDS_PERSON
-        lead = "nothing was touched, a person has to look: the domain on the destination bears another migration's mark"
+        lead = f"nothing was touched, a person has to look: the domain on the destination bears another {other}'s mark"
     return Decision(action, f"{lead}; {'; '.join(evidence)}", evidence, source, dest, phase)
 
 
@@ -167,8 +174,10 @@ def recover(engine: MigrationEngine, migration_id: int) -> Migration:
     return engine.recover(migration_id)
 
 
-def _another_migrations(migration: Migration, dest_seen: Sight) -> bool:
-    """Tell whether the destination's domain was put there by a move that is not this one."""
+def _another_s(migration: Migration, dest_seen: Sight, ledger_id: str) -> str:
+    """Return "ledger" or "migration" where the destination's domain bears the mark of one that is not this, else ""."""
     if not isinstance(dest_seen, DomainSeen) or dest_seen.ownership is None:
-        return False
-    return dest_seen.ownership.migration_uuid not in {"", migration.uuid}
+        return ""
+    if ledger_id and dest_seen.ownership.ledger_id != ledger_id:
+        return "ledger"
+    return "" if dest_seen.ownership.migration_uuid in {"", migration.uuid} else "migration"
