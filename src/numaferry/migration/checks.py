@@ -15,7 +15,7 @@ from numaferry.errors import CheckFailed, Conflict, NotManaged
 from numaferry.migration.devices import check_devices
 from numaferry.migration.outcome import Check, Outcome
 from numaferry.migration.pages import pages_claimed
-from numaferry.model import CpuSet, DomainSeen, DomainState, HostFacts, InstanceNumaTopology, JobInfo
+from numaferry.model import CpuSet, DomainSeen, DomainState, HostFacts, InstanceNumaTopology, JobInfo, version_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -173,11 +173,6 @@ def _version(what: str, view: DestView, source_version: int, dest_version: int) 
     if dest_version < source_version:
         return Check(name, Outcome.FAILS, f"{words}: a guest does not move to an older one")
     return Check(name, Outcome.OK, words)
-
-
-def version_text(version: int) -> str:
-    """Return libvirt's encoded version as text: 9000000 → "9.0.0"."""
-    return f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
 
 
 def _domain_type(view: DestView, domain_type: str) -> Check:

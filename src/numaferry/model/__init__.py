@@ -26,6 +26,7 @@ from numaferry.model.host import (
     PciAddress,
     PciDevice,
     ReservedPages,
+    version_text,
 )
 from numaferry.model.instance import (
     CellRequest,
@@ -94,4 +95,5 @@ __all__ = [
     "XmlKind",
     "mutated_migration_context",
     "union",
+    "version_text",
 ]

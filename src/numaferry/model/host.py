@@ -14,6 +14,11 @@ from numaferry.model.cpuset import EMPTY, CpuSet, union
 BASE_PAGE_SIZE_KIB = 4
 
 
+def version_text(encoded: int) -> str:
+    """Return a version that libvirt encoded as a person writes it: 10001002 → 10.1.2."""
+    return f"{encoded // 1_000_000}.{encoded // 1000 % 1000}.{encoded % 1000}"
+
+
 @attrs.frozen(slots=True)
 class PagePool:
     """Pages of one size on one cell, as libvirt's capabilities and virNodeGetFreePages tell them."""

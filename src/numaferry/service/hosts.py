@@ -11,7 +11,7 @@ import attrs
 from numaferry.errors import Conflict, HostError, InvalidInput, NotConfirmed
 from numaferry.ledger.hosts import check_config
 from numaferry.ledger.states import host_state_of
-from numaferry.model import CpuSet, HostConfig
+from numaferry.model import CpuSet, HostConfig, version_text
 from numaferry.service import hostmap
 from numaferry.service.discovery import look
 from numaferry.service.propose import Proposal, propose
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from numaferry.service.discovery import Look, Reach
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-def version_text(number: int) -> str:
-    """Return libvirt's encoded version as a person writes it: 10001002 → 10.1.2."""
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 def add(

@@ -11,11 +11,11 @@ from numaferry.errors import InvalidInput, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import HostRecord
 from numaferry.ledger.states import host_state_of
-from numaferry.model import EMPTY, HostConfig, Placement
+from numaferry.model import EMPTY, HostConfig, Placement, version_text
 from numaferry.request import adopt
 from numaferry.service import hostmap
 from numaferry.service.discovery import Look, SeenGuest, look, with_networks
-from numaferry.service.hosts import short_name, version_text
+from numaferry.service.hosts import short_name
 from numaferry.service.judge import exclusive_cpus, judge, name_cpus
 from numaferry.service.propose import propose
 from numaferry.service.views import MoveOption, ScannedGuest, ScannedHost, ScanReport

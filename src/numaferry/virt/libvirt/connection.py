@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from numaferry.errors import EnvironmentLacking, HostUnreachable, HypervisorError, NotFound, TooOld
+from numaferry.model import version_text
 
 try:
     import libvirt
@@ -24,7 +25,7 @@ except ImportError as _missing:
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Connection", "HostConnections", "libvirt", "redact", "version_text"]
+__all__ = ["Connection", "HostConnections", "libvirt", "redact"]
 
 T = TypeVar("T")
 
@@ -43,11 +44,6 @@ _UNAUTHORISED = {
 }
 _loop_started = threading.Lock()
 _loop: list[threading.Thread] = []
-
-
-def version_text(encoded: int) -> str:
-    """Return libvirt's encoded version as ``9.0.0``."""
-    return f"{encoded // 1_000_000}.{encoded // 1000 % 1000}.{encoded % 1000}"
 
 
 def redact(message: str, secrets: tuple[str, ...]) -> str:
