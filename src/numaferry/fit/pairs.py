@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     Numbers = tuple[int, int]
     Check = Callable[["Guest", "Room"], Numbers]
 
-#: "No upper bound", where a check has none.
-UNBOUNDED = 1 << 62
-
 
 class Guest:
     """A guest cell as numbers: what the checks need of it."""

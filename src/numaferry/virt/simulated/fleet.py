@@ -258,12 +258,6 @@ class Fleet:
             raise InvalidInput(f"no fault is called {scenario!r}", hint=", ".join(SCENARIOS))
         self.inject(*SCENARIOS[scenario], uuid=uuid)
 
-    def inject_random(self) -> str:
-        """Inject a scenario drawn by the fleet's seed (never "split-brain") and return its name."""
-        name = self._random.choice([name for name in SCENARIOS if name != "split-brain"])
-        self.inject_named(name)
-        return name
-
     def trigger(self, event: Event) -> None:
         """Pass a point: let every fault that waits for it strike; may raise what the action raises."""
         for entry in list(self._faults):
