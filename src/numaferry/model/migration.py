@@ -31,7 +31,8 @@ class MigrationStatus(enum.StrEnum):
     ERROR = "error"
 
 
-#: Statuses in which a migration still holds two claims.
+#: Statuses from which a migration goes on, or is mended by a person: it can hold a claim beside the current one, and
+#: the instance takes no other. Which claims are held at a moment only the ledger knows: the flip ends the second one.
 IN_PROGRESS = frozenset(
     {
         MigrationStatus.ACCEPTED,
@@ -89,7 +90,7 @@ class Migration:
 
     @property
     def in_progress(self) -> bool:
-        """Tell whether two claims are held."""
+        """Tell whether it has not ended; a migration in `error` waits for a person and counts."""
         return self.status in IN_PROGRESS
 
 
