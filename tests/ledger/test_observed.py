@@ -54,6 +54,22 @@ def test_an_adopted_guest_is_charged_once(fleet, make):
     assert fleet.host_state("A").floating_memory_kib == 0
 
 
+def test_an_adopted_guest_whose_huge_pages_are_only_preferred_on_a_cell_is_charged_once(fleet, make):
+    """Its XML binds them to no single cell strictly: they were charged as the host's base memory, beside the claim."""
+    guest = fleet.claim_instance(make.guest("db1", "A", "4-5")).instance
+    fleet.set_observed("A", (make.seen("db1", "4-5", uuid=guest.uuid, memory_mib=64),))
+    assert fleet.host_state("A").floating_memory_kib == 0
+    assert fleet.host_state("A").cells[1].pool(2048).used == 32
+    holders = [holder for pool in fleet.explain_host("A").pools for holder in pool.holders if holder.role == "seen"]
+    assert holders == []
+
+
+def test_what_an_adopted_guest_has_beyond_its_huge_pages_is_still_charged(fleet, make):
+    guest = fleet.claim_instance(make.guest("db1", "A", "4-5")).instance
+    fleet.set_observed("A", (make.seen("db1", "4-5", uuid=guest.uuid, memory_mib=100),))
+    assert fleet.host_state("A").floating_memory_kib == 36 * 1024
+
+
 def test_what_an_adopted_guest_uses_beyond_its_claim_is_closed(fleet, make):
     guest = fleet.claim_instance(make.guest("db1", "A", "4-5")).instance
     fleet.set_observed("A", (make.seen("db1", "4-6", uuid=guest.uuid, memory_mib=70, pages=((1, 2048, 35),)),))

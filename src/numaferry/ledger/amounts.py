@@ -198,8 +198,20 @@ def observed_amounts(use: ObservedUse) -> dict[Key, int]:
 
 
 def beyond_claim(use: ObservedUse, claimed: Mapping[Key, int], cpus: CpuSet) -> tuple[CpuSet, dict[Key, int]]:
-    """Return what a domain is seen to take beyond what its own claim (`claimed`, host row included; `cpus`) covers."""
-    more = {key: amount - claimed.get(key, 0) for key, amount in observed_amounts(use).items()}
+    """Return what a domain is seen to take beyond what its own claim (`claimed`, host row included; `cpus`) covers.
+
+    Memory that its XML binds to no single cell (`preferred`, `restrictive`) is seen as the host's base memory; the
+    claim has it as pages of a cell where it is in huge pages, and is not charged for it a second time.
+    """
+    seen = observed_amounts(use)
+    loose_kib = max(0, use.memory_kib - sum(size_kib * count for _, size_kib, count in use.pages))
+    in_pages_kib = sum(
+        size_kib * max(0, amount - seen.get((cell, resource), 0))
+        for (cell, resource), amount in claimed.items()
+        if (size_kib := page_size_kib(resource))
+    )
+    seen[HOST_CELL, MEMORY] = seen.get((HOST_CELL, MEMORY), 0) - min(loose_kib, in_pages_kib)
+    more = {key: amount - claimed.get(key, 0) for key, amount in seen.items()}
     return use.pinned_cpus - cpus, {key: amount for key, amount in more.items() if amount > 0}
 
 

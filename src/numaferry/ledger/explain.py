@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from numaferry.ledger.amounts import MEMORY, VCPUS, capacities, observed_amounts, page_resource
+from numaferry.ledger.amounts import MEMORY, VCPUS, beyond_claim, capacities, page_resource
 from numaferry.ledger.schema import HOST_CELL
 from numaferry.model import BASE_PAGE_SIZE_KIB, EMPTY
 
@@ -162,8 +162,8 @@ def _pool_holders(view: HostView, key: tuple[int, str]) -> list[Holder]:
                 Holder(holding.instance_name, holding.instance_uuid, holding.claim_id, "claimed", reason, amount)
             )
     for use in view.observed:
-        amount = observed_amounts(use).get(key, 0) - own.get(use.uuid, {}).get(key, 0)
-        if amount > 0:
+        _, beyond = beyond_claim(use, own.get(use.uuid, {}), EMPTY)
+        if amount := beyond.get(key, 0):
             reason = "its claim does not cover this" if use.uuid in own else "it is not adopted"
             found.append(Holder(use.name, use.uuid, "", "seen", f"seen here, {reason}", amount))
     return found
