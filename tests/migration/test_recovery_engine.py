@@ -156,6 +156,20 @@ def test_a_controller_that_was_taken_over_touches_nothing_more(site):
     site.settled(uuid, moved=False)
 
 
+def test_of_two_that_found_a_controller_gone_the_second_leaves_the_first_alone(site):
+    """`migration recover` of everything judged all migrations at once, and took the last ones from who drove them."""
+    uuid = site.guest()
+    number = begun(site, point="perform", action="client-dies", after_bytes=10 << 20)
+    gone = site.ledger.migration(number).controller
+    site.ledger.set_migration(number, sentence="the first takes over", controller="the first")
+    with pytest.raises(NumaferryError) as caught:
+        site.engine().recover(number, left_by=gone)
+    assert caught.value.code == "taken-over"
+    assert site.ledger.migration(number).controller == "the first"
+    site.engine(controller="the first").recover(number, left_by="the first")
+    site.settled(uuid, moved=True)
+
+
 def test_a_source_that_is_lost_during_the_roll_back_is_waited_for_with_the_claim_held(site):
     """Its mark could not be restored, so the migration may not be called ended."""
     uuid = site.guest()

@@ -90,8 +90,9 @@ class MigrationStore(Store):
         controller: str | None = None,
         source_memo: tuple[tuple[str, str], ...] | None = None,
         expected_status: MigrationStatus | Collection[MigrationStatus] | None = None,
+        expected_controller: str | None = None,
     ) -> Migration:
-        """Write what is given, and an event with the sentence, if the status is still (one of) `expected_status`.
+        """Write what is given, and an event with the sentence, if status and controller are still those expected.
 
         Which transitions are legal is `numaferry.migration.states`' table; the ledger keeps one rule of its own: a
         migration does not end while its move claim is held (confirm or drop it). Raises Conflict, NotFound.
@@ -105,6 +106,12 @@ class MigrationStore(Store):
         with self._write() as connection:
             old = load_migration(connection, migration_id)
             _expect(old, expected_status)
+            if expected_controller is not None and old.controller != expected_controller:
+                raise Conflict(
+                    f"migration {old.id} is driven by {old.controller or 'nobody'} now",
+                    hint=f"watch it: numaferry migration show {old.id}",
+                    code="taken-over",
+                )
             if status is not None and status not in IN_PROGRESS:
                 _refuse_leak(connection, old, status)
             values["updated_at"] = schema.epoch_now()

@@ -109,16 +109,17 @@ class MigrationEngine:
                 self._take_over(move)
             return Convergence(move).run() if begun else self._run(move)
 
-    def recover(self, migration_id: int) -> Migration:
+    def recover(self, migration_id: int, *, left_by: str | None = None) -> Migration:
         """Take over a migration: ask both hosts, decide, converge, and return it as it ended.
 
-        A roll back is a good end here and is returned, not raised. Raises NeedsPerson with the evidence, and
-        HostUnreachable where a host has to be waited for.
+        `left_by` is the controller that was found to be gone: where another one has taken over since, Conflict
+        (taken-over) is raised and it is left alone. A roll back is a good end here and is returned, not raised. Raises
+        NeedsPerson with the evidence, and HostUnreachable where a host has to be waited for.
         """
         with self._move(migration_id) as move:
             if not move.migration.in_progress:
                 return move.migration
-            self._take_over(move)
+            self._take_over(move, left_by)
             return Convergence(move).run()
 
     def abort(self, migration_id: int) -> Migration:
@@ -136,15 +137,16 @@ class MigrationEngine:
         finally:
             move.close()
 
-    def _take_over(self, move: Move) -> None:
+    def _take_over(self, move: Move, left_by: str | None = None) -> None:
         """Write our name into the migration; whoever drove it finds out before it touches a host again."""
-        before = move.migration.controller
+        before = move.migration.controller if left_by is None else left_by
         sentence = f"{self._tools.controller} takes over" + (f" from {before}" if before else "")
         move.migration = self._tools.ledger.set_migration(
             move.migration.id,
             sentence=sentence,
             controller=self._tools.controller,
             expected_status=move.migration.status,
+            expected_controller=before,
         )
 
     def _run(self, move: Move) -> Migration:

@@ -208,7 +208,7 @@ def abort(ledger: Ledger, reach: Reach, ref: str, *, watch: Watch | None = None)
     left = abandoned(move)
     engine.abort(move.id)
     if left:
-        engine.recover(move.id)
+        engine.recover(move.id, left_by=move.controller)
     return migration_line(ledger.migration(move.id), name)
 
 
@@ -253,7 +253,7 @@ def _recover(ledger: Ledger, reach: Reach, move: Migration, watch: Watch | None)
     outcome = "recovered"
     sentence = ""
     try:
-        engine_for(ledger, reach, watch).recover(move.id)
+        engine_for(ledger, reach, watch).recover(move.id, left_by=move.controller)
     except NeedsPerson as error:
         outcome, sentence = "needs a person", f"{error.message}. {error.hint}".strip()
     except NumaferryError as error:
