@@ -153,8 +153,8 @@ def test_a_guest_of_nova(fleet):
 def test_sets_that_are_not_confirmed(world):
     world.fleet.start_guest("alpha", guest_xml("db1", [2, 6], [0, 1]))
     world.ok("host", "add", "sim://cli/alpha")
-    refused(world, 3, "alpha are not confirmed", "host confirm alpha", "instance", "adopt", "db1")
-    refused(world, 3, "alpha are not confirmed", "host confirm alpha", "instance", "adopt", "--all")
+    refused(world, 3, "host alpha is not confirmed", "host confirm alpha", "instance", "adopt", "db1")
+    refused(world, 3, "host alpha is not confirmed", "host confirm alpha", "instance", "adopt", "--all")
     world.ok("host", "confirm", "alpha")
     world.ok("instance", "adopt", "db1")
     world.ok("host", "add", "sim://cli/beta")

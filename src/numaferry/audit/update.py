@@ -13,6 +13,7 @@ import attrs
 from numaferry.audit.decisions import find
 from numaferry.audit.views import GuestSeen, HostSeen, LedgerView, Promised, Side
 from numaferry.errors import HypervisorError, InvalidInput, NotFound
+from numaferry.ledger.hosts import QUARANTINED
 from numaferry.model import IN_PROGRESS, XmlKind
 from numaferry.request import parse_domain
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from numaferry.model import DomainSeen, ThreadMasks
     from numaferry.request import DomainNeeds
     from numaferry.virt.port import Hypervisor
-
-QUARANTINED = "quarantined"
 
 
 @attrs.frozen(slots=True)

@@ -16,6 +16,7 @@ from numaferry.ledger.hosts import HostRecord, HostStore
 from numaferry.ledger.instances import InstanceStore
 from numaferry.ledger.migrations import MigrationStore
 from numaferry.ledger.moves import Fit, Links, MoveStore
+from numaferry.ledger.observed import ObservedStore
 from numaferry.ledger.views import HostView, Overfull, ViewStore
 from numaferry.model import ObservedUse
 
@@ -37,7 +38,16 @@ __all__ = [
 
 
 class Ledger(
-    HostStore, InstanceStore, ClaimStore, MoveStore, FlipStore, MigrationStore, EventStore, FindingStore, ViewStore
+    HostStore,
+    ObservedStore,
+    InstanceStore,
+    ClaimStore,
+    MoveStore,
+    FlipStore,
+    MigrationStore,
+    EventStore,
+    FindingStore,
+    ViewStore,
 ):
     """One open ledger. Safe to use from several threads; every method is one transaction.
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from sqlalchemy import delete, insert
 
-from numaferry.errors import NotConfirmed
 from numaferry.ledger import schema
-from numaferry.ledger.hosts import QUARANTINED
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from numaferry.ledger.amounts import Amount
-    from numaferry.ledger.hosts import HostRecord
     from numaferry.model import InstanceNumaTopology, PciDevice, Promise, Vif
 
 
@@ -75,17 +72,3 @@ def insert_claim(connection: Connection, rows: ClaimRows) -> str:
 def release_claim(connection: Connection, claim_id: str) -> None:
     """Delete a claim with everything it holds; no error where it is gone already."""
     connection.execute(delete(schema.claim).where(schema.claim.c.id == claim_id))
-
-
-def refuse_unconfirmed(record: HostRecord) -> None:
-    """Raise NotConfirmed for a host whose sets nobody confirmed, or that is not the machine that was confirmed."""
-    if not record.confirmed:
-        raise NotConfirmed(
-            f"host {record.name} is not confirmed: nothing is claimable there",
-            hint=f"look at its proposed CPU sets and confirm them: numaferry host confirm {record.name}",
-        )
-    if record.state == QUARANTINED:
-        raise NotConfirmed(
-            f"host {record.name} is quarantined: {record.state_reason}",
-            hint=f"numaferry host confirm {record.name} accepts it as it is now",
-        )

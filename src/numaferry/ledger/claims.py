@@ -13,14 +13,15 @@ from sqlalchemy import delete, insert, update
 from numaferry.errors import Conflict
 from numaferry.ledger import schema
 from numaferry.ledger.adoption import Adoptable, adoptable
-from numaferry.ledger.claim_rows import ClaimRows, insert_claim, refuse_unconfirmed, release_claim
+from numaferry.ledger.claim_rows import ClaimRows, insert_claim, release_claim
 from numaferry.ledger.engine import Store
 from numaferry.ledger.events import write_event
 from numaferry.ledger.holdings import load_holdings
-from numaferry.ledger.hosts import HostRecord, load_host, load_observed
+from numaferry.ledger.hosts import HostRecord, load_host, refuse_unconfirmed
 from numaferry.ledger.instances import find_row, load_instance, load_row
 from numaferry.ledger.migrations import refuse_in_progress
 from numaferry.ledger.moves import MoveClaim
+from numaferry.ledger.observed import load_observed
 from numaferry.model import EMPTY, CpuSet, Instance, Promise
 from numaferry.model.codec import dumps
 

@@ -14,8 +14,8 @@ from numaferry.ledger import schema
 from numaferry.ledger.claim_rows import release_claim
 from numaferry.ledger.engine import Store
 from numaferry.ledger.events import write_migration_event
-from numaferry.ledger.hosts import forget_observed
 from numaferry.ledger.migrations import find_migration, load_migration
+from numaferry.ledger.observed import forget_observed
 from numaferry.model import Migration, MigrationStatus
 
 if TYPE_CHECKING:

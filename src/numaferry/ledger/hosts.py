@@ -1,4 +1,4 @@
-"""Hosts: facts from discovery, configuration from a person, and what is seen to run there."""
+"""Hosts: facts from discovery and configuration from a person."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from sqlalchemy import delete, func, insert, or_, select, update
 
-from numaferry.errors import Conflict, InvalidInput, NotFound
+from numaferry.errors import Conflict, InvalidInput, NotConfirmed, NotFound
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import capacities
 from numaferry.ledger.engine import Store
 from numaferry.ledger.events import write_event
-from numaferry.ledger.rows import config_of, facts_of, use_of
-from numaferry.model import IN_PROGRESS, HostConfig, HostFacts, ObservedUse
+from numaferry.ledger.rows import config_of, facts_of
+from numaferry.model import IN_PROGRESS, HostConfig, HostFacts
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sqlalchemy import Connection
 
     from numaferry.ledger.rows import AnyRow
@@ -82,17 +80,18 @@ def load_host(connection: Connection, name: str) -> HostRecord:
     return _record(row)
 
 
-def load_observed(connection: Connection, host_id: int) -> tuple[ObservedUse, ...]:
-    """Return what is seen to run on a host, ordered by UUID."""
-    table = schema.observed_use.c
-    texts = connection.execute(select(table.use_json).where(table.host_id == host_id).order_by(table.uuid)).scalars()
-    return tuple(use_of(text) for text in texts)
-
-
-def forget_observed(connection: Connection, host_id: int, uuid: str) -> None:
-    """Remove the observation of one domain: it is known to have left the host."""
-    table = schema.observed_use.c
-    connection.execute(delete(schema.observed_use).where(table.host_id == host_id, table.uuid == uuid))
+def refuse_unconfirmed(record: HostRecord) -> None:
+    """Raise NotConfirmed for a host whose sets nobody confirmed, or that is not the machine that was confirmed."""
+    if not record.confirmed:
+        raise NotConfirmed(
+            f"host {record.name} is not confirmed: nothing is claimable there",
+            hint=f"look at its proposed CPU sets and confirm them: numaferry host confirm {record.name}",
+        )
+    if record.state == QUARANTINED:
+        raise NotConfirmed(
+            f"host {record.name} is quarantined: {record.state_reason}",
+            hint=f"numaferry host confirm {record.name} accepts it as it is now",
+        )
 
 
 def check_config(facts: HostFacts, config: HostConfig) -> None:
@@ -252,23 +251,6 @@ class HostStore(Store):
             write_event(connection, "host-state", f"host {name} is {state}{because}", host=name)
             return _change(connection, old, {"state": state, "state_reason": reason})
 
-    def set_observed(self, name: str, uses: Iterable[ObservedUse]) -> HostRecord:
-        """Replace what is seen to run on a host; the generation grows where it differs from what was known."""
-        wanted = tuple(sorted(uses, key=lambda use: use.uuid))
-        with self._write() as connection:
-            record = load_host(connection, name)
-            values: dict[str, Any] = {"observed_at": schema.epoch_now()}
-            if load_observed(connection, record.id) != wanted:
-                values["generation"] = schema.host.c.generation + 1
-                _replace_observed(connection, record.id, wanted)
-            connection.execute(update(schema.host).where(schema.host.c.id == record.id).values(values))
-            return load_host(connection, name)
-
-    def observed(self, name: str) -> tuple[ObservedUse, ...]:
-        """Return what is seen to run on a host."""
-        with self._read() as connection:
-            return load_observed(connection, load_host(connection, name).id)
-
     def remove_host(self, name: str) -> None:
         """Remove a host; raises Conflict while claims or migrations in progress name it."""
         with self._write() as connection:
@@ -310,16 +292,3 @@ def _promises(record: HostRecord) -> tuple[object, ...]:
     """Return all of a host that decides what may be claimed."""
     cells = tuple((cell.id, cell.cpus, cell.siblings) for cell in record.facts.topology.cells)
     return cells, capacities(record.facts.topology, record.config), record.config, record.confirmed, record.state
-
-
-def _replace_observed(connection: Connection, host_id: int, uses: tuple[ObservedUse, ...]) -> None:
-    """Write observations and their CPUs anew."""
-    connection.execute(delete(schema.observed_use).where(schema.observed_use.c.host_id == host_id))
-    if not uses:
-        return
-    connection.execute(
-        insert(schema.observed_use), [{"host_id": host_id, "uuid": use.uuid, "use_json": dumps(use)} for use in uses]
-    )
-    cpus = [{"host_id": host_id, "cpu": cpu, "uuid": use.uuid} for use in uses for cpu in use.pinned_cpus]
-    if cpus:
-        connection.execute(insert(schema.observed_cpu), cpus)

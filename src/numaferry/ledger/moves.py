@@ -16,10 +16,10 @@ from numaferry.errors import ClaimLost, LedgerError, NoFit, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
-from numaferry.ledger.claim_rows import ClaimRows, insert_claim, refuse_unconfirmed
+from numaferry.ledger.claim_rows import ClaimRows, insert_claim
 from numaferry.ledger.engine import Store
 from numaferry.ledger.events import write_migration_event
-from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host
+from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host, refuse_unconfirmed
 from numaferry.ledger.instances import load_instance, load_row
 from numaferry.ledger.migrations import load_migration, refuse_in_progress
 from numaferry.ledger.views import load_state

@@ -11,7 +11,8 @@ from numaferry.ledger import schema
 from numaferry.ledger.engine import Store
 from numaferry.ledger.explain import HostExplanation, explain
 from numaferry.ledger.holdings import Holding, load_holdings
-from numaferry.ledger.hosts import HostRecord, load_host, load_observed
+from numaferry.ledger.hosts import HostRecord, load_host
+from numaferry.ledger.observed import load_observed
 from numaferry.ledger.rows import migration_of
 from numaferry.ledger.states import host_state_of
 from numaferry.model import IN_PROGRESS, HostState, Migration, ObservedUse

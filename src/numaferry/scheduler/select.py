@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from numaferry.errors import Conflict
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import move_request
-from numaferry.ledger.claim_rows import refuse_unconfirmed
+from numaferry.ledger.hosts import refuse_unconfirmed
 from numaferry.model import Misfit, Placement
 
 if TYPE_CHECKING:

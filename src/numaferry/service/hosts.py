@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from numaferry.errors import Conflict, HostError, InvalidInput, NotConfirmed
-from numaferry.ledger.hosts import check_config
+from numaferry.errors import Conflict, HostError, InvalidInput
+from numaferry.ledger.hosts import UNREACHABLE, check_config
 from numaferry.ledger.states import host_state_of
 from numaferry.model import CpuSet, HostConfig, version_text
 from numaferry.service import hostmap
@@ -154,7 +154,7 @@ def try_refresh(ledger: Ledger, reach: Reach, record: HostRecord) -> str:
     try:
         seen = look(reach(record.uri))
     except HostError as error:
-        ledger.set_host_state(record.name, "unreachable", error.message)
+        ledger.set_host_state(record.name, UNREACHABLE, error.message)
         return error.message
     refresh(ledger, record.name, seen)
     return ""
@@ -241,12 +241,3 @@ def host_map(ledger: Ledger, name: str, *, note: str = "") -> hostmap.HostMap:
 def as_if_confirmed(record: HostRecord, observed: tuple[ObservedUse, ...]) -> HostState:
     """Return the state that a host would have with its (proposed) sets confirmed and nothing claimed."""
     return host_state_of(attrs.evolve(record, confirmed=True), (), observed)
-
-
-def need_confirmed(record: HostRecord) -> None:
-    """Raise NotConfirmed for a host on which nothing may be claimed yet."""
-    if not record.confirmed:
-        raise NotConfirmed(
-            f"the CPU sets of host {record.name} are not confirmed: nothing is claimable there",
-            hint=f"look at them with `numaferry host show {record.name}`, then: numaferry host confirm {record.name}",
-        )

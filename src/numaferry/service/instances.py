@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.errors import Ambiguous, Conflict, HostError, NotFound, NotManaged, NumaferryError
+from numaferry.ledger.hosts import refuse_unconfirmed
 from numaferry.model import EMPTY, CpuSet, Instance, Ownership, XmlKind
 from numaferry.request import adopt as judge_adoption
 from numaferry.request import parse_domain
 from numaferry.service.discovery import Look, SeenGuest, look, with_networks
-from numaferry.service.hosts import need_confirmed, refresh
+from numaferry.service.hosts import refresh
 from numaferry.service.views import AdoptLine, InstanceLine, InstanceShow, MigrationLine
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def adopt(
     """
     records = [ledger.host(host)] if host else list(ledger.hosts())
     if host:
-        need_confirmed(records[0])
+        refuse_unconfirmed(records[0])
     elif not any(record.confirmed for record in records):
         for record in records:
-            need_confirmed(record)
+            refuse_unconfirmed(record)
         raise NotFound("the ledger has no host", hint="add one: numaferry host add URI")
     looks = [(record, look(reach(record.uri))) for record in records if record.confirmed]
     found = [_Candidate(record, seen, guest) for record, seen in looks for guest in seen.guests]
@@ -157,6 +158,7 @@ def _instance(one: _Candidate, config: HostConfig, inactive: DomainNeeds | None)
         persistent_needs=inactive,
         state=domain.state,
         persistent=domain.persistent,
+        snapshots=domain.snapshots or 0,
     )
     if adoption.promise is None or adoption.flavor is None or adoption.request is None:
         raise NotManaged(

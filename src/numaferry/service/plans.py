@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from numaferry.errors import CheckFailed, Conflict, HostError, NoFit, NotManaged
 from numaferry.ledger import Ledger, open_ledger
+from numaferry.ledger.hosts import UNREACHABLE
 from numaferry.migration import checks as reads
 from numaferry.migration.links import dest_vifs
 from numaferry.model import IN_PROGRESS, XmlKind, mutated_migration_context
@@ -137,7 +138,7 @@ def _refresh_all(copy: Ledger, reach: Reach, instance: Instance, dest: str | Non
         except HostError as error:
             if record.name == dest:
                 raise
-            copy.set_host_state(record.name, "unreachable", error.message)
+            copy.set_host_state(record.name, UNREACHABLE, error.message)
             notes.append(f"host {record.name} can't be asked: {error.message}")
     return notes
 

@@ -10,6 +10,7 @@ import attrs
 from numaferry.errors import InvalidInput, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import HostRecord
+from numaferry.ledger.hosts import REACHABLE
 from numaferry.ledger.states import host_state_of
 from numaferry.model import EMPTY, HostConfig, Placement, version_text
 from numaferry.request import adopt
@@ -70,7 +71,7 @@ def _see(reach: Reach, uri: str, configs: Mapping[str, HostConfig]) -> _Seen:
 
 def _state(seen: _Seen) -> HostState:
     """Return what the fit would see of this host if its sets were confirmed."""
-    record = HostRecord(0, seen.name, seen.look.facts, seen.config, confirmed=True, generation=0, state="reachable")
+    record = HostRecord(0, seen.name, seen.look.facts, seen.config, confirmed=True, generation=0, state=REACHABLE)
     return host_state_of(record, (), seen.observed)
 
 
