@@ -6,7 +6,7 @@ check says how much is needed and how much is free, so that the verdict and its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from numaferry.fit.threads import Chosen, choose, threads_with_siblings, whole_cores
 from numaferry.model import BASE_PAGE_SIZE_KIB
@@ -107,10 +107,10 @@ class Pairs:
         first = min(cell.id for cell in request.cells)
         self.guests = [Guest(cell, request, emulator=isolated and cell.id == first) for cell in request.cells]
         self.rooms = [Room(cell) for cell in host.cells]
-        self.checks: tuple[tuple[str, Any], ...] = self._wanted_checks()
+        self.checks: tuple[tuple[str, Check], ...] = self._wanted_checks()
         self._known: dict[tuple[object, int], int] = {}
 
-    def _wanted_checks(self) -> tuple[tuple[str, Any], ...]:
+    def _wanted_checks(self) -> tuple[tuple[str, Check], ...]:
         """Return (resource, check) for what this request can fail at all, cheapest first."""
         pinning = any(guest.pinned or guest.emulator for guest in self.guests)
         sharing = any(guest.shared for guest in self.guests)
