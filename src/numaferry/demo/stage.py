@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,7 +16,6 @@ from numaferry.lab import control, guests
 from numaferry.lab.guests import GuestSpec, SerialWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numaferry.lab.model import Lab, LabHost
@@ -178,16 +176,6 @@ class Stage:
         self.virsh(host, "destroy", name, check=False)
         self.virsh(host, "undefine", name, check=False)
         self.watches.pop(name, None)
-
-    def wait_for(
-        self, condition: Callable[[], bool], what: str, *, timeout_s: float = 120, every_s: float = 0.5
-    ) -> None:
-        """Wait until a condition holds; raises DemoFailed with what was waited for."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > deadline:
-                raise DemoFailed(f"waited {timeout_s:g} s in vain for {what}")
-            time.sleep(every_s)
 
     def down(self) -> None:
         """Take the lab down; nothing is left behind."""

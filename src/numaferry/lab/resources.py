@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from numaferry.lab.journal import Journal, Resource
 
-HUGEPAGES = "/sys/devices/system/node/node{node}/hugepages/hugepages-{size_kib}kB/nr_hugepages"
-
 
 def make_directory(journal: Journal, path: Path) -> Path:
     """Make a directory that only root may enter, and that goes with everything in it. An existing one is refused."""
@@ -54,20 +52,6 @@ def make_mount(journal: Journal, target: Path, arguments: Sequence[str]) -> Path
     journal.intend("mount", path=str(target))
     run(["mount", *arguments, str(target)])
     return target
-
-
-def add_hugepages(journal: Journal, *, node: int, size_kib: int, count: int) -> int:
-    """Add `count` pages of `size_kib` to the pool of a node of this machine, and return how many the kernel gave.
-
-    At release the pool shrinks by that many, so that pages of somebody else's remain.
-    """
-    pool = Path(HUGEPAGES.format(node=node, size_kib=size_kib))
-    before = int(pool.read_text(encoding="ascii"))
-    resource = journal.intend("hugepages", pool=str(pool), before=before)
-    pool.write_text(str(before + count), encoding="ascii")
-    given = int(pool.read_text(encoding="ascii")) - before
-    journal.amend(resource, given=given)
-    return given
 
 
 def mounts_below(directory: Path) -> list[str]:
@@ -104,24 +88,12 @@ def _release_mount(_: Journal, resource: Resource) -> None:
         run(["umount", "--lazy", path])
 
 
-def _release_hugepages(journal: Journal, resource: Resource) -> None:
-    pool = Path(resource.facts["pool"])
-    if "restore" not in resource.facts:
-        now = int(pool.read_text(encoding="ascii"))
-        # a crash before the count was known: what is above the count before is ours
-        given = resource.facts.get("given", now - resource.facts["before"])
-        # on disk before it is done, so that doing it again changes nothing
-        resource = journal.amend(resource, restore=max(0, now - given))
-    pool.write_text(str(resource.facts["restore"]), encoding="ascii")
-
-
 def _release_process(_: Journal, resource: Resource) -> None:
     end_process(resource)
 
 
 RELEASE: Mapping[str, Callable[[Journal, Resource], None]] = {
     "directory": _release_directory,
-    "hugepages": _release_hugepages,
     "link": _release_link,
     "mount": _release_mount,
     "netns": _release_netns,
