@@ -64,6 +64,17 @@ def test_without_a_terminal_each_step_is_one_line_and_figures_come_now_and_then(
     ]
 
 
+def test_a_destination_that_was_being_prepared_read_as_0_of_0_mib_switching(capsys, monkeypatch):
+    """A job of libvirt's begins before the destination's QEMU is up; nothing is copied then, and nothing switches."""
+    watch = progress.PlainWatch()
+    move = Migration(3, "u", "i", "a", "b", MigrationStatus.RUNNING, step="live_migration")
+    times = iter(range(0, 100, 3))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(times)))
+    for _ in range(5):
+        watch.progress(move, JobInfo())
+    assert capsys.readouterr().err == "migration 3: running live_migration, preparing the destination\n"
+
+
 def test_the_bar_can_be_drawn_and_closed_twice():
     watch = progress.BarWatch()
     watch.close()

@@ -39,7 +39,7 @@ def dirty_bps(job: JobInfo) -> int:
 def eta(job: JobInfo) -> str:
     """Return the honest time left: none where the guest dirties memory as fast as it is sent."""
     if not job.memory_total_bytes:
-        return "starting"
+        return "preparing the destination"
     if not job.memory_remaining_bytes:
         return "switching"
     if job.memory_bps <= 0:
@@ -70,16 +70,24 @@ def brief(job: JobInfo) -> str:
     return f"{words}, dirty {dirty_bps(job) / _MIB:.0f}" if job.memory_dirty_rate else words
 
 
+def told(job: JobInfo) -> str:
+    """Return percentage, figures and time left; before anything is copied, only that the destination is prepared."""
+    if not job.memory_total_bytes:
+        return eta(job)
+    return f"{percent(job)} %, {figures(job)}, {eta(job)}"
+
+
 def _mib(size_bytes: int) -> int:
     """Return whole MiB, rounded up so that a remainder never reads as nothing."""
     return -(-size_bytes // _MIB)
 
 
 class PlainWatch:
-    """Lines on standard error: one per step, and one every other second while memory is copied."""
+    """Lines on standard error: one per step, and one every other second while memory is copied; none twice."""
 
     def __init__(self) -> None:
         self._last = ("", 0.0)
+        self._line = ""
 
     def started(self, migration: MigrationLine) -> None:
         """Tell that the claim is taken, or that a migration is taken up."""
@@ -98,8 +106,10 @@ class PlainWatch:
         self._last = (word, now)
         line = f"migration {migration.id}: {word}"
         if job is not None and not job.completed:
-            line += f", {percent(job)} %, {figures(job)}, {eta(job)}"
-        click.echo(line, err=True)
+            line += f", {told(job)}"
+        if line != self._line:
+            self._line = line
+            click.echo(line, err=True)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -134,7 +144,8 @@ class BarWatch:
             return
         said = f"{migration.status} {migration.step}".strip()
         if job is not None and not job.completed:
-            self._progress.update(self._task, completed=percent(job), said=f"{brief(job)}, {eta(job)}")
+            said = f"{brief(job)}, {eta(job)}" if job.memory_total_bytes else eta(job)
+            self._progress.update(self._task, completed=percent(job), said=said)
         elif migration.status is MigrationStatus.COMPLETED:
             self._progress.update(self._task, completed=100, said="completed")
         else:
