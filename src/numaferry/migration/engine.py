@@ -6,13 +6,12 @@ same for a failed step, a lost connection, and a migration whose controller was 
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from numaferry.errors import LedgerError
+from numaferry.migration import controllers
 from numaferry.migration.converge import Convergence, complete, take
 from numaferry.migration.move import Move, TakenOver, Tools
 from numaferry.migration.shortlist import choose_and_claim
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
     from numaferry.migration.steps import Step
     from numaferry.model import Instance, JobInfo, Migration
     from numaferry.virt.port import Hypervisor
-
-
-def controller_name() -> str:
-    """Return who drives: "host:pid:start", which no later process bears again."""
-    return f"{socket.gethostname()}:{os.getpid()}:{time.time_ns() // 1_000_000}"
 
 
 def _unheard(
@@ -74,7 +68,7 @@ class MigrationEngine:
             connect=connect,
             audit=audit,
             on_progress=_unheard(on_progress),
-            controller=controller or controller_name(),
+            controller=controller or controllers.new_name(),
             sleep=sleep,
             clock=clock,
             poll_s=poll_s,

@@ -23,7 +23,7 @@ from numaferry.migration.evidence import DestWord, Phase, Sight, SourceWord, des
 from numaferry.model import DomainSeen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numaferry.migration.engine import MigrationEngine
     from numaferry.model import JobInfo, Migration
@@ -167,6 +167,12 @@ def decide(
         action = Action.NEEDS_PERSON
         lead = f"nothing was touched, a person has to look: the domain on the destination bears another {other}'s mark"
     return Decision(action, f"{lead}; {'; '.join(evidence)}", evidence, source, dest, phase)
+
+
+def decisions(sentences: Iterable[str]) -> tuple[str, ...]:
+    """Return those sentences of a history that a decision wrote: what was found on both hosts and done about it."""
+    leads = tuple(_LEAD.values())
+    return tuple(sentence for sentence in sentences if sentence.startswith(leads))
 
 
 def recover(engine: MigrationEngine, migration_id: int) -> Migration:

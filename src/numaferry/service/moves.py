@@ -8,10 +8,11 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from numaferry.errors import Conflict, HostUnreachable, MigrationFailed, NeedsPerson, NumaferryError
+from numaferry.migration import controllers
 from numaferry.migration.checks import check_can_live_migrate_source, look_at_source, refuse
+from numaferry.migration.recovery import decisions
 from numaferry.model import IN_PROGRESS, MigrationStatus
 from numaferry.scheduler import select_destinations
-from numaferry.service import controllers
 from numaferry.service.discovery import look
 from numaferry.service.hosts import refresh, try_refresh
 from numaferry.service.instances import migration_line
@@ -82,7 +83,7 @@ def engine_for(ledger: Ledger, reach: Reach, watch: Watch | None = None) -> Migr
             return update_available_resource(ledger, host, hypervisor)
 
     told = watch.progress if watch is not None else None
-    return MigrationEngine(ledger, connect, audit, told, controller=controllers.mine())
+    return MigrationEngine(ledger, connect, audit, told)
 
 
 def migrate(
@@ -246,21 +247,25 @@ def recover(
 
 
 def _recover(ledger: Ledger, reach: Reach, move: Migration, watch: Watch | None) -> Recovered:
-    """Converge one migration and say how it ended."""
+    """Converge one migration and say what was found on both hosts, what was done about it, and how it ended."""
     name = name_of(ledger, move)
     if watch is not None:
         watch.started(migration_line(move, name))
+    before = len(ledger.events(migration=move.id))
     outcome = "recovered"
-    sentence = ""
+    ending = ""
     try:
-        engine_for(ledger, reach, watch).recover(move.id, left_by=move.controller)
+        engine_for(ledger, reach, watch).recover(move.id)
     except NeedsPerson as error:
-        outcome, sentence = "needs a person", f"{error.message}. {error.hint}".strip()
+        outcome, ending = "needs a person", f"{error.message}. {error.hint}".strip()
     except NumaferryError as error:
-        sentence = error.message
+        ending = error.message
     now = ledger.migration(move.id)
     if now.in_progress and outcome == "recovered":
         outcome = "needs a person" if now.status is MigrationStatus.ERROR else "waiting"
-    last = ledger.events(migration=move.id)[-1:]
-    said = sentence or now.reason or (last[0].sentence if last else f"it is {now.status}")
-    return Recovered(migration_line(now, name), outcome, said)
+    done = [one.sentence for one in ledger.events(migration=move.id)[before:]]
+    if outcome == "needs a person":
+        return Recovered(migration_line(now, name), outcome, ending)
+    if not ending:
+        ending = now.reason or f"{name} is on {now.dest}"
+    return Recovered(migration_line(now, name), outcome, ". ".join((*decisions(done), ending)))

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from numaferry.service.controllers import SILENCE_S, is_gone, mine, start_time
+from numaferry.migration.controllers import SILENCE_S, is_gone, new_name, start_time
 
 
 def test_this_process_is_not_gone_however_long_it_is_silent():
-    assert not is_gone(mine(), 1e9)
+    assert not is_gone(new_name(), 1e9)
 
 
 def test_a_process_that_ended_is_gone_at_once():
@@ -30,3 +30,11 @@ def test_a_later_process_of_the_same_pid_is_another_one():
 def test_elsewhere_only_silence_speaks(controller):
     assert not is_gone(controller, SILENCE_S - 1, hostname="here")
     assert is_gone(controller, SILENCE_S + 1, hostname="here")
+
+
+def test_two_engines_of_one_process_are_two_controllers_and_neither_is_gone():
+    """The engine and the service had a format each, and the service took the engine's for one of another machine."""
+    one, two = new_name(), new_name()
+    assert one != two
+    assert not is_gone(one, 1e9)
+    assert not is_gone(two, 1e9)

@@ -1,11 +1,12 @@
-"""Whether the controller that drove a migration is gone: a fact about a process here, a guess by time elsewhere.
+"""Who drives a migration, and whether that one is gone: a fact about a process here, a guess by time elsewhere.
 
-A controller calls itself ``HOST:PID:STARTTIME``; the start time (jiffies since boot, proc_pid_stat(5)) tells a process
-from a later one of the same PID.
+A controller calls itself ``HOST:PID:STARTTIME.N``; the start time (jiffies since boot, proc_pid_stat(5)) tells a
+process from a later one of the same PID, N the engines of one process from each other.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from pathlib import Path
@@ -13,10 +14,12 @@ from pathlib import Path
 #: A controller on another machine writes into its migration at least this often; silent for longer, it counts as gone.
 SILENCE_S = 60.0
 
+_numbers = itertools.count(1)
 
-def mine() -> str:
-    """Return the name of this process as a controller."""
-    return f"{socket.gethostname()}:{os.getpid()}:{start_time(os.getpid())}"
+
+def new_name() -> str:
+    """Return a name for one more controller in this process, which none bore before it and none will."""
+    return f"{socket.gethostname()}:{os.getpid()}:{start_time(os.getpid())}.{next(_numbers)}"
 
 
 def start_time(pid: int) -> str:
@@ -38,6 +41,6 @@ def is_gone(controller: str, silent_s: float, *, hostname: str | None = None) ->
     """
     match controller.rsplit(":", 2):
         case [host, pid, started] if pid.isdecimal() and host == (hostname or socket.gethostname()):
-            return start_time(int(pid)) != started
+            return start_time(int(pid)) != started.partition(".")[0]
         case _:
             return silent_s > SILENCE_S
