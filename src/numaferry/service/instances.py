@@ -9,7 +9,8 @@ import attrs
 
 from numaferry.errors import Ambiguous, Conflict, HostError, NotFound, NotManaged, NumaferryError
 from numaferry.ledger.hosts import refuse_unconfirmed
-from numaferry.model import EMPTY, CpuSet, Instance, Ownership, XmlKind
+from numaferry.migration.evidence import RECEIVING_REASONS
+from numaferry.model import EMPTY, CpuSet, DomainState, Instance, Ownership, XmlKind
 from numaferry.request import adopt as judge_adoption
 from numaferry.request import parse_domain
 from numaferry.service.discovery import Look, SeenGuest, look, with_networks
@@ -92,6 +93,11 @@ def _refuse(ledger: Ledger, one: _Candidate, *, force: bool) -> None:
         raise NotManaged(
             f"{domain.name} on {where} is {domain.state}: only a running guest can be adopted",
             hint=f"start it first: virsh -c {one.record.uri} start {domain.name}",
+        )
+    if domain.state is DomainState.PAUSED and domain.state_reason in RECEIVING_REASONS:
+        raise NotManaged(
+            f"{domain.name} on {where} is paused ({domain.state_reason}): it is on its way, and may yet run elsewhere",
+            hint="adopt it where it runs, once that migration has ended",
         )
     if domain.ownership is not None and domain.ownership.ledger_id != ledger.ledger_id and not force:
         raise Conflict(
