@@ -13,6 +13,7 @@ import pytest
 from attrs import frozen
 
 from numaferry.lab.guests import SerialWatch, build, guest_image
+from numaferry.lab.guests.image import content_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,5 +161,5 @@ def test_what_was_built_is_built_again_only_when_its_source_changes(
 
 
 def test_contents_that_are_cut_differently_have_different_names() -> None:
-    keys = [build.content_key(parts) for parts in ([b"ab", b"c"], [b"a", b"bc"], [b"abc"])]
+    keys = [content_key(parts) for parts in ([b"ab", b"c"], [b"a", b"bc"], [b"abc"])]
     assert len(set(keys)) == 3

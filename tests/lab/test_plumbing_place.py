@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from numaferry.errors import Conflict, InvalidInput
-from numaferry.lab.place import cache_directory, lab_directory, locked
+from numaferry.lab.place import lab_directory, locked
+from numaferry.xdg import cache_directory
 
 HOLDER = """
 import sys

@@ -46,6 +46,8 @@ def test_the_environment_names_the_ledger_and_xdg_its_default(monkeypatch, tmp_p
     monkeypatch.delenv("NUMAFERRY_DB", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert engine.ledger_path(None) == tmp_path / "numaferry" / "ledger.sqlite"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert engine.ledger_path(None).is_absolute()
     monkeypatch.setenv("NUMAFERRY_DB", str(tmp_path / "mine"))
     assert engine.ledger_path(None) == tmp_path / "mine"
     assert engine.ledger_path("sqlite:////else/where") == engine.Path("/else/where")

@@ -19,7 +19,7 @@ from numaferry.demo.evidence import collect
 from numaferry.demo.stage import DemoFailed, Stage, Teller
 from numaferry.errors import InvalidInput
 from numaferry.lab.guests import GuestCell, GuestSpec, MacvtapNic, domain_xml
-from numaferry.lab.guests.build import GuestImage
+from numaferry.lab.guests.image import GuestImage
 from numaferry.service import Ferry
 from numaferry.virt.simulated import ClientDied, Fleet
 

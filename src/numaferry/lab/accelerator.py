@@ -14,7 +14,7 @@ from attrs import asdict, frozen
 from numaferry.lab.hostimage import probe_archive
 from numaferry.lab.journal import boot_id
 from numaferry.lab.machine import EMULATOR, KERNEL_LINE
-from numaferry.lab.place import cache_directory
+from numaferry.xdg import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numaferry.lab.machine import ACCELERATOR, CPU, EMULATOR
-from numaferry.lab.place import cache_directory
+from numaferry.xdg import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

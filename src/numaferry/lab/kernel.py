@@ -20,7 +20,7 @@ from attrs import frozen
 from numaferry.errors import EnvironmentLacking
 from numaferry.lab import bzimage
 from numaferry.lab.commands import run
-from numaferry.lab.place import cache_directory
+from numaferry.xdg import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,9 +30,9 @@ from numaferry.lab.commands import run
 from numaferry.lab.model import Lab, LabHost
 from numaferry.lab.namespaces_files import libvirt_files, private_files
 from numaferry.lab.network import DATA_BRIDGE, MANAGEMENT_BRIDGE, make_network
-from numaferry.lab.place import cache_directory
 from numaferry.lab.processes import Process, spawn, start_of
 from numaferry.lab.resources import make_netns
+from numaferry.xdg import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

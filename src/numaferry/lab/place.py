@@ -1,4 +1,4 @@
-"""Where a lab lives: its directory, the lock that one `up` or `down` at a time holds, and what is kept in the cache."""
+"""Where a lab lives: its directory, and the lock that one `up` or `down` at a time holds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numaferry.errors import Conflict, EnvironmentLacking, InvalidInput
+from numaferry.xdg import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,17 +23,6 @@ DEFAULT_NAME = "default"
 ORPHANS_TIMEOUT_S = 10
 
 _held: set[int] = set()
-
-
-def _xdg(variable: str, below_home: str) -> Path:
-    """Return a base directory of the XDG specification; a relative value is ignored, as it demands."""
-    value = os.environ.get(variable, "")
-    return Path(value) if value.startswith("/") else Path.home() / below_home
-
-
-def cache_directory() -> Path:
-    """Return where the lab keeps what is dear to make and safe to lose: `$XDG_CACHE_HOME/numaferry`."""
-    return _xdg("XDG_CACHE_HOME", ".cache") / "numaferry"
 
 
 def lab_directory(name: str = DEFAULT_NAME) -> Path:
@@ -45,7 +35,7 @@ def lab_directory(name: str = DEFAULT_NAME) -> Path:
             f"lab name {name!r} is not 1 to 31 of a-z, 0-9 and -, beginning with a letter or digit",
             hint="for example: default",
         )
-    return _xdg("XDG_STATE_HOME", ".local/state") / "numaferry" / "lab" / name
+    return state_directory() / "lab" / name
 
 
 def inherited_lock() -> tuple[int, ...]:

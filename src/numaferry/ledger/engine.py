@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from numaferry.errors import LedgerUnusable, Overcommitted
 from numaferry.ledger import schema
 from numaferry.ledger.triggers_sqlite import REFUSALS, TRIGGERS
+from numaferry.xdg import state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,20 +58,15 @@ _TROUBLES = {
 _UNKNOWN = _Trouble("can't be used", "the message is the database's own")
 
 
-def default_path() -> Path:
-    """Return ``$XDG_STATE_HOME/numaferry/ledger.sqlite`` (XDG base directories; ~/.local/state without it)."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "numaferry" / "ledger.sqlite"
-
-
 def ledger_path(url: str | None) -> Path:
-    """Return the file that `url` names: ``sqlite:///PATH``, a bare path, or None for NUMAFERRY_DB and the default.
+    """Return the file that `url` names: ``sqlite:///PATH``, a bare path, or None for NUMAFERRY_DB.
 
-    Raises LedgerUnusable for a database that this version can't use.
+    Without either it is ``ledger.sqlite`` in our XDG state directory. Raises LedgerUnusable for a database that
+    this version can't use.
     """
     url = url or os.environ.get("NUMAFERRY_DB") or ""
     if not url:
-        return default_path()
+        return state_directory() / "ledger.sqlite"
     scheme, separator, rest = url.partition("://")
     if not separator:
         return Path(url)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from numaferry.lab.guests.build import GuestImage, GuestKind, guest_image, put_in_share
+from numaferry.lab.guests.build import guest_image, put_in_share
 from numaferry.lab.guests.domain_xml import BridgeNic, GuestCell, GuestSpec, MacvtapNic, domain_xml
 from numaferry.lab.guests.frames import Frame, listening
+from numaferry.lab.guests.image import GuestImage, GuestKind
 from numaferry.lab.guests.serial_watch import SerialParser, SerialReport, SerialWatch
 
 __all__ = [

@@ -1,31 +1,19 @@
-"""Making the lab's guests from the sources beside this file, into the cache, once per content.
-
-What is built is named by a hash of everything it was built from (sources, compiler, flags, kernel), so a stale one is
-never used and two builders never spoil each other's work.
-"""
+"""The images of the lab's guests: the tiny one is made here, either kind is handed out and put where hosts see it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from numaferry.lab.commands import run
-from numaferry.lab.place import cache_directory
+from numaferry.lab.guests.image import SOURCES, GuestImage, GuestKind, cached, compiler, content_key
+from numaferry.lab.guests.linux_image import build_linux
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from numaferry.lab.model import Lab
-
-GuestKind = Literal["tiny", "linux"]
-
-SOURCES = Path(__file__).parent
 
 # 32-bit and freestanding: needs neither a 32-bit C library nor libgcc
 TINY_FLAGS = (
@@ -33,43 +21,6 @@ TINY_FLAGS = (
     *("-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-mgeneral-regs-only"),
     *("-fno-tree-loop-distribute-patterns", "-Wall", "-Wextra", "-Wl,--build-id=none", "-Wl,--no-warn-rwx-segments"),
 )
-
-
-@frozen
-class GuestImage:
-    """What a guest of `kind` boots: `kernel` and, for linux, `initrd`, as paths where its QEMU will run."""
-
-    kind: GuestKind
-    kernel: Path
-    initrd: Path | None = None
-
-
-def content_key(parts: Iterable[bytes]) -> str:
-    """Return a short name for exactly these contents, in this order (hex, 16 digits)."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()[:16]
-
-
-def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the file `name` of the guests' cache; where it is missing, `make(path)` writes it.
-
-    It appears under its name whole or not at all; of two makers the last one wins, with the same content.
-    """
-    target = cache_directory() / "guests" / name
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as work:
-            draft = Path(work) / name
-            make(draft)
-            draft.replace(target)
-    return target
-
-
-def compiler() -> str:
-    """Return the C compiler's version line. Raises EnvironmentLacking without one."""
-    return run(["gcc", "--version"], hint="run tools/setup as root").splitlines()[0]
 
 
 def build_tiny() -> GuestImage:
@@ -97,11 +48,7 @@ def guest_image(kind: GuestKind) -> GuestImage:
 
     Raises EnvironmentLacking when a compiler, busybox or the kernel's package can't be had.
     """
-    if kind == "tiny":
-        return build_tiny()
-    from numaferry.lab.guests.linux_image import build_linux  # noqa: PLC0415 - tiny needs nothing of the kernel's
-
-    return build_linux()
+    return build_tiny() if kind == "tiny" else build_linux()
 
 
 def put_in_share(lab: Lab, kind: GuestKind) -> GuestImage:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from numaferry.lab.guests.build import GuestImage
+    from numaferry.lab.guests.image import GuestImage
 
 HUGEPAGE_KIB = 2048
 SPARE_PORTS = 4

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from numaferry.errors import EnvironmentLacking
 from numaferry.lab import initramfs, kernel, modules
 from numaferry.lab.commands import run
-from numaferry.lab.guests.build import SOURCES, GuestImage, cached, compiler, content_key
+from numaferry.lab.guests.image import SOURCES, GuestImage, cached, compiler, content_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
