@@ -1,4 +1,4 @@
-"""Model values to JSON and back, exactly: what the ledger stores and what `-f json` prints.
+"""Model values to JSON and back, exactly: what the ledger stores (what `-f json` prints is `cli.jsonform`'s).
 
 CPU sets are written as libvirt writes them (``0-3,8``), PCI addresses likewise; everything else as attrs fields.
 """
