@@ -198,12 +198,16 @@ def test_an_audit_finds_what_a_person_did_behind_the_ledger(fleet):
     uuid = fleet.told("instance", "show", "db1")["uuid"]
     assert fleet.told("audit", "alpha")["findings"] == []
     fleet.fleet.set_kernel_mask("alpha", uuid, 0, CpuSet.of([7]))
-    report = fleet.told("audit")
+    found = fleet.run("audit", "-f", "json")
+    assert found.code == 1, "whoever asks in a script has to hear of it"
+    report = json.loads(found.out)
     assert [one["subject"] for one in report["findings"]] == ["db1"] * len(report["findings"])
     assert report["findings"]
     assert set(report["cost_ms"]) == {"alpha", "beta"}
+    fleet.fleet.set_kernel_mask("alpha", uuid, 0, CpuSet.of([2]))
     fleet.fleet.host("beta").alive = False
-    assert set(fleet.told("audit")["unreachable"]) == {"beta"}
+    silent = fleet.run("audit", "-f", "json")
+    assert (silent.code, set(json.loads(silent.out)["unreachable"])) == (8, {"beta"})
 
 
 def test_nothing_but_ascii_reaches_a_terminal_that_has_no_more(fleet, monkeypatch):

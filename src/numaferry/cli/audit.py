@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from numaferry.cli.exits import FOUND
 from numaferry.cli.kit import Session, command_options, examples, table
 from numaferry.cli.words import duration
+from numaferry.errors import HostUnreachable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,10 +24,15 @@ if TYPE_CHECKING:
 def audit(session: Session, host: str | None) -> None:
     """Hold the ledger against reality: what was promised and is not so, what is used and was not promised.
 
-    Repairs promises only; no guest is ever stopped, paused or destroyed.
+    Repairs promises only; no guest is ever stopped, paused or destroyed. Ends with 1 where something is wrong, else
+    with 8 where a host can't be asked.
     """
     report = session.ferry().audit(host)
     session.show(report, lambda: _render(report))
+    if any(one.severity != "info" for one in report.findings):
+        click.get_current_context().exit(FOUND)
+    if report.unreachable:
+        click.get_current_context().exit(HostUnreachable.exit_code)
 
 
 def _render(report: AuditReport) -> list[RenderableType]:

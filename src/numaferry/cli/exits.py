@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 OK: Final = 0
+#: The command did what it was asked to, and what it found is not well.
+FOUND: Final = 1
 #: Ctrl-C, as shells have it: 128 + SIGINT.
 INTERRUPTED: Final = 130
 
 EXIT_CODES: Final[dict[int, str]] = {
     OK: "done",
-    1: "the command ran and found something wrong, or failed in a way that has no code of its own",
+    FOUND: "the command ran and found something wrong, or failed in a way that has no code of its own",
     2: "what was asked makes no sense or names nothing",
     3: "understood, and not done, by rule",
     4: "the resources are not there",
