@@ -5,7 +5,7 @@ import contextlib
 import attrs
 import pytest
 
-from numaferry.errors import NumaferryError
+from numaferry.errors import NeedsPerson, NumaferryError
 from numaferry.migration.evidence import DestWord, dest_word
 from numaferry.migration.move import Move
 from numaferry.migration.prepare import make_call
@@ -112,3 +112,24 @@ def test_a_watcher_whose_terminal_has_gone_does_not_stop_the_move(site, error):
     engine = site.engine(on_progress=breaks)
     assert engine.drive(engine.start(site.ledger.instance("db1"), "beta").id).status is MigrationStatus.COMPLETED
     site.settled(uuid, moved=True)
+
+
+def test_a_guest_that_another_migration_left_paused_is_not_resumed(site):
+    """Its own job was never asked for: another client's, to a host that this migration does not know, paused it."""
+    uuid = site.guest()
+    number = left_running(site, point="call.set_ownership", action="client-dies")
+    domain = site.fleet.hosts["alpha"].domains[uuid]
+    domain.state, domain.reason = DomainState.PAUSED, "migration"
+    with pytest.raises(NeedsPerson, match="does not bear this migration's mark"):
+        site.engine().recover(number)
+    assert site.fleet.running_on(uuid) == ()
+    assert set(site.holders(uuid)) == {"alpha", "beta"}
+
+
+def test_a_guest_is_not_resumed_because_another_machine_answers_for_the_destination(site):
+    uuid = site.guest()
+    number = left_running(site, point="finish", action="client-dies-with-its-job")
+    site.fleet.hosts["beta"].uuid = "00000000-0000-4000-8000-00000000beef"
+    with pytest.raises(NeedsPerson, match="is not the machine that the guest was sent to"):
+        site.engine().recover(number)
+    assert site.fleet.running_on(uuid) == ()

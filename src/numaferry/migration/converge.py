@@ -129,10 +129,32 @@ class Convergence:
         except HostError as error:
             self.move.commit(f"lost sight of the job: {error.message}")
 
-    def _resume(self, _decision: Decision) -> None:
+    def _resume(self, decision: Decision) -> None:
+        """Set the guest going again on the source; the one answer that could make it run twice, so doubt stops it."""
         move = self.move
-        move.tidy(f"resuming the guest on {move.source.name}", lambda: move.source_host.resume(move.uuid))
         self._waits += 1
+        try:
+            doubt = self._doubt()
+        except HostError as error:
+            move.commit(f"resuming has to wait: {error.message}")
+            return
+        if doubt:
+            words = "; ".join(("nothing was touched, a person has to look", doubt, *decision.evidence))
+            self._puzzle(attrs.evolve(decision, sentence=words))
+        move.tidy(f"resuming the guest on {move.source.name}", lambda: move.source_host.resume(move.uuid))
+
+    def _doubt(self) -> str:
+        """Return why the guest may be running somewhere that was not asked, "" where it can't be."""
+        move = self.move
+        seen = move.source_host.domain(move.uuid)
+        mark = seen.ownership if seen else None
+        if mark is None or mark.migration_uuid != move.migration.uuid:
+            return (
+                f"the guest on {move.source.name} does not bear this migration's mark: another one may have paused it"
+            )
+        if move.dest_host.facts().uuid != move.dest.facts.uuid:
+            return f"what answers as {move.dest.name} is not the machine that the guest was sent to"
+        return ""
 
     def _roll_back(self, decision: Decision) -> Migration | None:
         move, error = self.move, self.error

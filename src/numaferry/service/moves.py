@@ -255,7 +255,7 @@ def _recover(ledger: Ledger, reach: Reach, move: Migration, watch: Watch | None)
     outcome = "recovered"
     ending = ""
     try:
-        engine_for(ledger, reach, watch).recover(move.id)
+        engine_for(ledger, reach, watch).recover(move.id, left_by=move.controller)
     except NeedsPerson as error:
         outcome, ending = "needs a person", f"{error.message}. {error.hint}".strip()
     except NumaferryError as error:
