@@ -5,8 +5,6 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numaferry.lab.guests import Frame
-from numaferry.lab.guests.frames import parse_frame
 from numaferry.lab.namespaces_files import ACCOUNTS, with_accounts
 
 lines = st.lists(st.from_regex(r"[a-z]{1,8}:x:[0-9]{1,4}:", fullmatch=True), max_size=5)
@@ -21,13 +19,3 @@ def test_adding_accounts_keeps_what_is_there_and_is_idempotent(existing: list[st
 
 def test_an_account_of_the_machine_wins_over_the_labs() -> None:
     assert with_accounts("kvm:x:104:\n", ACCOUNTS["group"]).count("kvm:") == 1
-
-
-def test_a_frame_of_the_tiny_guest_is_read() -> None:
-    data = bytes.fromhex("ffffffffffff52540012345688b5") + b"numaferry" + bytes.fromhex("00000138") + bytes(33)
-    assert parse_frame("p", data) == Frame(link="p", mac="52:54:00:12:34:56", counter=0x138)
-
-
-@given(st.binary(max_size=80))
-def test_other_frames_are_none_of_ours(data: bytes) -> None:
-    assert parse_frame("p", data) is None or b"numaferry" in data
