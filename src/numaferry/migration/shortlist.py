@@ -107,8 +107,10 @@ def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[
 def _no_fit(instance: Instance, misfits: tuple[object, ...]) -> NoFit:
     said = "; ".join(f"{getattr(one, 'host', '?')}: {getattr(one, 'reason', '?')}" for one in misfits)
     suggestions = [text for one in misfits for text in getattr(one, "suggestions", ())]
+    # only `explain` looks for guests whose leaving would help
+    more = f"numaferry explain {instance.name}"
     return NoFit(
-        f"{instance.name} does not fit on any of {len(misfits)} other hosts" + (f" ({said})" if said else ""),
-        hint=suggestions[0] if suggestions else f"numaferry explain {instance.name}",
+        f"{instance.name} does not fit on any other host" + (f" ({said})" if said else ""),
+        hint=f"{suggestions[0]}; more: {more}" if suggestions else more,
         misfits=misfits,
     )
