@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from attrs import evolve, frozen
-from labs import clear_guests
 from lxml import etree
 
+from labs import clear_guests
 from numaferry.lab.guests import GuestCell, GuestSpec, MacvtapNic, SerialWatch, domain_xml, put_in_share
+from numaferry.ledger import open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from numaferry.lab.model import Lab, LabHost
 
@@ -175,15 +176,6 @@ class Operator:
 
     # what must hold
 
-    def holders(self, name: str) -> list[str]:
-        """Return the hosts on which the instance holds a CPU, by the ledger's own explanation."""
-        found = []
-        for host in self.lab.hosts:
-            rows = self.told("ledger", "explain", host.name)
-            if any(row["instance"] == name for row in rows["cpus"]):
-                found.append(host.name)
-        return found
-
     def settled(self, guest: Guest, host: str) -> None:
         """Assert that the guest lives on this host only, unharmed, and nothing of any move is left anywhere."""
         assert self.running(guest.name) == [host]
@@ -191,9 +183,13 @@ class Operator:
         others = [other.name for other in self.lab.hosts if other.name != host]
         assert [other for other in others if guest.name in self.names(other)] == []
         assert [self.macvtaps(other) for other in others] == [0 for _ in others]
-        assert self.told("migration", "list", "--in-progress") == []
-        assert self.told("instance", "show", guest.name)["host"] == host
-        assert self.holders(guest.name) == [host]
+        with contextlib.closing(open_ledger(str(self.db))) as ledger:
+            assert [move for move in ledger.migrations() if move.in_progress] == []
+            assert ledger.instance(guest.name).host == host
+            names = [other.name for other in self.lab.hosts]
+            assert [
+                name for name in names for one in ledger.view(name).holdings if one.instance_name == guest.name
+            ] == [host]
         mark = self.xml(host, guest.name).find("metadata/{*}guest")
         assert mark is not None, "the guest bears its ledger's mark"
         assert mark.get("migration") is None, "no migration is left in the guest's mark"
@@ -203,7 +199,8 @@ class Operator:
         """Return the kernel's affinity mask of each thread of a guest's QEMU, by the thread's name."""
         script = (
             f"p=$(cat /run/libvirt/qemu/{guest.name}.pid); "
-            "for t in /proc/$p/task/*; do echo $(tr ' ' _ <$t/comm) $(awk '/^Cpus_allowed_list/{print $2}' $t/status); done"
+            "for t in /proc/$p/task/*; do "
+            "echo $(tr ' ' _ <$t/comm) $(awk '/^Cpus_allowed_list/{print $2}' $t/status); done"
         )
         rows = self.lab.host(host).exec(script).output.split("\n")
         return dict(row.split() for row in rows if row.strip())
@@ -211,15 +208,6 @@ class Operator:
     def ledger_bytes(self) -> bytes:
         """Return everything that the ledger keeps on disk."""
         return b"".join(path.read_bytes() for path in sorted(self.folder.glob("ledger.sqlite*")))
-
-
-def until(what: str, seen: Callable[[], Any], timeout_s: float = 60) -> Any:
-    """Ask until the answer is true, and return it."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := seen()):
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        time.sleep(0.05)
-    return answer
 
 
 @pytest.fixture
@@ -232,6 +220,6 @@ def operator(namespaces_lab: Lab, tmp_path: Path) -> Iterator[Operator]:
 
 
 @pytest.fixture
-def wait_until() -> Callable[..., Any]:
-    """Return the function that asks until something is so."""
-    return until
+def operator_class() -> type[Operator]:
+    """Return the class itself, for another lab."""
+    return Operator
