@@ -23,8 +23,8 @@ lint: setup ## ruff, mypy --strict, import-linter, changelog fragments
 unit: setup ## the quick tests only: no root, no lab
 	@$(PY) -m pytest -q -m "not lab and not hosts"
 
-bench-%: setup ## run benchmarks/NAME.py: a table, and build/bench/NAME.json
-	@mkdir -p build/bench && $(PY) benchmarks/$*.py
+bench-%: setup ## run benchmarks/NAME.py (ARGS=): a table, and build/bench/NAME.json; bench-setup installs nova for it
+	@mkdir -p build/bench && $(PY) benchmarks/$*.py $(ARGS)
 
 clean: ## remove what set-up and builds made
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,9 @@
 """nova's fit and ours on the same cases, alternating in one run: `make bench-fit`.
 
-Prints the table with ratios, writes build/bench/fit.json (`[{case, nova_ms, numaferry_ms, ratio, ...}]`) and
-build/bench/fit.svg. CPU time of the fit alone, the median of all rounds; nova is stopped after --cap seconds a case:
-then the row says so and its ratio is a lower bound. `--no-nova` times ours only.
+Prints the table with ratios, writes build/bench/fit.json (`[{case, nova_ms, numaferry_ms, ratio, nova_capped}]`),
+build/bench/fit-details.json and build/bench/fit.svg. CPU time of the fit alone, the median of all rounds; nova is
+stopped after --cap seconds a case: then the row says so and its ratio is a lower bound. `--no-nova` times ours only;
+`make bench-fit ARGS=--docs` puts table and plot into docs/.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import re
 import select
 import statistics
 import subprocess
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fit_table import Row, rows
-from setup import nova_python
+from setup import NOVA, nova_python
 
 from numaferry.fit import cases, numa_fit_instance_to_host
 from numaferry.request import numa_get_constraints
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from numaferry.model import HostState, NumaRequest
 
 OUT = Path("build/bench")
+#: What fit.json holds of a row; numaferry_ms is the first valid placement, or the misfit with its explanation.
+KEYS = ("case", "nova_ms", "numaferry_ms", "ratio", "nova_capped")
+PAGE, PLOT = Path("docs/benchmarks.md"), Path("docs/benchmarks-fit.svg")
+BEGIN, END = "<!-- bench-fit:begin -->\n", "<!-- bench-fit:end -->"
 ROUNDS = 5
 LIMITS = {"cpu_allocation_ratio": 16.0, "ram_allocation_ratio": 1.0}
 
@@ -223,11 +230,31 @@ def plot(results: list[dict[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
+def machine() -> str:
+    """Return the line that says where this was measured."""
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    return (
+        f"Measured {time.strftime('%Y-%m-%d', time.gmtime())} on a virtual machine with {os.cpu_count()} CPUs "
+        f"({found[1] if found else platform.machine()}), Linux {platform.release().partition('-')[0]}, "
+        f"Python {platform.python_version()}, {NOVA.replace('==', ' ')}; load average {load}."
+    )
+
+
+def publish(results: list[dict[str, Any]]) -> None:
+    """Put the table and the plot into the documents, between the page's markers."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}{machine()}\n\n{table(results)}\n{END}{after}", encoding="utf-8")
+    PLOT.write_text(plot(results), encoding="utf-8")
+
+
 def main() -> int:
     """Run the table; exit status 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-nova", action="store_true", help="time numaferry only")
     parser.add_argument("--cap", type=float, default=60.0, help="seconds that nova may take for one case")
+    parser.add_argument("--docs", action="store_true", help="put table and plot into docs/")
     wanted = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     nova = None if wanted.no_nova else Nova(wanted.cap)
@@ -239,9 +266,13 @@ def main() -> int:
     finally:
         if nova is not None:
             nova.close()
-    (OUT / "fit.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    short_rows = [{key: one[key] for key in KEYS} for one in results]
+    (OUT / "fit.json").write_text(json.dumps(short_rows, indent=1) + "\n", encoding="utf-8")
+    (OUT / "fit-details.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (OUT / "fit.svg").write_text(plot(results), encoding="utf-8")
-    print(table(results))
+    print(f"{machine()}\n\n{table(results)}")
+    if wanted.docs:
+        publish(results)
     return int(any(one["reached"] is False for one in results))
 
 

@@ -54,6 +54,7 @@ class virNetwork:  # noqa: N801  (the bindings' name)
     def isActive(self) -> int: ...  # noqa: N802
 
 class virDomain:  # noqa: N801  (the bindings' name)
+    def snapshotNum(self, flags: int = 0) -> int: ...  # noqa: N802
     def UUIDString(self) -> str: ...  # noqa: N802
     def name(self) -> str: ...
     def state(self, flags: int = 0) -> list[int]: ...

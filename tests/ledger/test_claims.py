@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from numaferry.errors import Ambiguous, Conflict, NotFound, Overcommitted
 from numaferry.ledger.amounts import Amount
@@ -161,3 +164,33 @@ def test_amounts_of_one_claim_add_up(fleet, make):
     assert holding.amounts == (Amount(1, "page:2048", 32, exact=True),)
     assert holding.cpus == ((4, "vcpu"), (5, "vcpu"))
     assert holding.cause == "adopted on A"
+
+
+def test_the_cells_of_a_network_reach_the_fit_and_a_move_keeps_to_them(fleet, make):
+    make.host(fleet, "C", physical_network_cells=(("physnet0", (1,)),))
+    assert fleet.host_state("C").network_cells == (("physnet0", (1,)),)
+    guest = make.guest("db1", "A", "2-3")
+    near = attrs.evolve(guest, request=attrs.evolve(guest.request, physical_networks=("physnet0",)))
+    claim = fleet.claim_instance(near)
+    move = fleet.live_migration_claim(claim.instance.uuid, ["C"])
+    assert [cell.host_cell for cell in move.placement.numa_topology.cells] == [1]
+
+
+@given(
+    cpus=st.sets(st.integers(4, 7), min_size=1),
+    wish=st.fixed_dictionaries(
+        {"memory_mib": st.integers(1, 40).map(lambda pages: 2 * pages), "page_size": st.sampled_from([None, 2048])}
+    ),
+    floating=st.booleans(),
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_claim_then_release_is_the_identity(fleet, make, cpus, wish, floating):
+    if not fleet.instances():
+        fleet.claim_instance(make.guest("neighbour", "A", "4", cell=1))
+        fleet.claim_instance(make.floating("floater", "A", vcpus=2))
+    before = attrs.evolve(fleet.host_state("A"), generation=0)
+    made = make.guest("db1", "A", str(CpuSet.of(cpus)), **wish)
+    claimed = fleet.claim_instance(make.floating("web1", "A", memory_mib=8) if floating else made).instance
+    assert attrs.evolve(fleet.host_state("A"), generation=0) != before
+    fleet.forget_instance(claimed.uuid)
+    assert attrs.evolve(fleet.host_state("A"), generation=0) == before

@@ -65,6 +65,11 @@ def failed_at_dest(view, topology=TOPOLOGY, domain_type="kvm"):
     return {check.name for check in failures(checks)}
 
 
+def test_a_guest_with_snapshots_is_refused_as_libvirt_would_and_one_that_nobody_can_ask_for_is_not():
+    assert failed_at_source(domain(snapshots=2)) == {"snapshots"}
+    assert failed_at_source(domain(snapshots=0)) == failed_at_source(domain(snapshots=None)) == set()
+
+
 def test_a_running_guest_of_ours_passes():
     assert failed_at_source(domain()) == set()
     assert failed_at_source(domain(ownership=Ownership("ledger-1", "claim-1"))) == set()

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from numaferry.model import CpuSet, DomainState, Flavor, Promise
+from numaferry.model import CpuSet, DomainState, Flavor, Promise, Vif, VifKind
 from numaferry.model.notation import parse_topology
 from numaferry.request import Outcome, adopt, numa_get_constraints, parse_domain
 from numaferry.request.adoption_rules import NOTES, REFUSALS, Subject
@@ -354,6 +354,29 @@ def test_flavor_from_our_metadata():
     needs = guest(pins(1, 2) + emulator("1-2"), bound(0), metadata=FLAVOR_XML.format(vcpus=2))
     adoption = adopted(needs)
     assert (adoption.flavor.name, adoption.request.thread_policy, adoption.notes) == ("gold", "require", ())
+
+
+NOVA_XML = """<n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/1.1"><n:flavor name="m1.pinned">
+  <n:memory>128</n:memory><n:vcpus>2</n:vcpus><n:extraSpecs><n:extraSpec name="hw:cpu_policy">dedicated</n:extraSpec>
+  <n:extraSpec name="hw:cpu_thread_policy">isolate</n:extraSpec></n:extraSpecs></n:flavor></n:instance>"""
+
+
+def test_flavor_from_novas_metadata():
+    adoption = adopted(guest(pins(2, 6) + emulator("2,6"), TWO_CELLS + bound("0-1", 0, 1), metadata=NOVA_XML))
+    assert (adoption.outcome, adoption.flavor.name) == (Outcome.PROMISE, "adopted-db1")
+    assert "nova's metadata was passed over: flavor m1.pinned says cells" in adoption.notes[0]
+    two = NOVA_XML.replace("</n:extraSpecs>", '<n:extraSpec name="hw:numa_nodes">2</n:extraSpec></n:extraSpecs>')
+    adoption = adopted(guest(pins(2, 6) + emulator("2,6"), TWO_CELLS + bound("0-1", 0, 1), metadata=two))
+    assert (adoption.flavor.name, adoption.request.thread_policy, adoption.notes) == ("m1.pinned", "isolate", ())
+
+
+def test_networks_that_the_host_names_are_part_of_the_request():
+    vifs = (
+        Vif("52:54:00:00:00:01", VifKind.DIRECT, "ens4", "physnet1"),
+        Vif("52:54:00:00:00:02", VifKind.DIRECT, "ens5", "physnet0"),
+        Vif("52:54:00:00:00:03", VifKind.DIRECT, "ens6"),
+    )
+    assert adopted(attrs.evolve(PLAIN, vifs=vifs)).request.physical_networks == ("physnet0", "physnet1")
 
 
 def test_flavor_in_the_metadata_that_disagrees_is_passed_over_and_said():

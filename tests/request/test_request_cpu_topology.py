@@ -48,8 +48,8 @@ def test_without_threads_cores_take_their_place():
         ("ImageVCPULimitsRangeExceeded", {"hw:cpu_max_cores": "2"}, {"hw_cpu_max_cores": "4"}, "0:4:0"),
         ("ImageVCPUTopologyRangeExceeded", {"hw:cpu_max_cores": "2"}, {"hw_cpu_cores": "4"}, "0:4:0"),
         ("ImageVCPULimitsRangeImpossible", {"hw:cpu_max_sockets": "1", "hw:cpu_max_cores": "3"}, {}, "8 vCPUs"),
-        ("Invalid", {"hw:cpu_sockets": "many"}, {}, "'many'"),
-        ("Invalid", {}, {"hw_cpu_max_threads": "-1"}, "'-1'"),
+        ("InvalidRequest", {"hw:cpu_sockets": "many"}, {}, "'many'"),
+        ("InvalidRequest", {}, {"hw_cpu_max_threads": "-1"}, "'-1'"),
     ],
 )
 def test_invalid_topology_has_novas_name(code, specs, image, quoted):

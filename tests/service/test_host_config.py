@@ -17,6 +17,7 @@ reserved_huge_pages = ["node:0,size:2048,count:64", "node:1,size:1GB,count:2"]
 cpu_allocation_ratio = 4.0
 ram_allocation_ratio = 1.5
 physical_networks = { physnet0 = "ens4f0" }
+physical_network_cells = { physnet0 = [1, 0, 1] }
 migration_address = "10.0.0.1"
 peer_uri = "qemu+tls://10.0.0.1/system"
 """
@@ -31,6 +32,7 @@ def test_every_key_of_nova_is_read():
     assert config.reserved_huge_pages == (ReservedPages(0, 2048, 64), ReservedPages(1, 1048576, 2))
     assert (config.reserved_host_memory_mb, config.cpu_allocation_ratio, config.ram_allocation_ratio) == (1024, 4, 1.5)
     assert config.link_of("physnet0") == "ens4f0"
+    assert config.physical_network_cells == (("physnet0", (0, 1)),)
     assert (config.migration_address, config.peer_uri) == ("10.0.0.1", "qemu+tls://10.0.0.1/system")
 
 
@@ -48,6 +50,7 @@ def test_every_key_of_nova_is_read():
         ),
         ('[[host]]\nreserved_host_memory_mb = "much"\n', ["line 2", "'much'"], "whole number"),
         ("[[host]]\nreserved_host_memory_mb = -1\n", ["-1"], "whole number"),
+        ("[[host]]\nphysical_network_cells = { physnet0 = [-1] }\n", ["line 2", "[-1]"], "cell ids"),
         ('[[host]]\nreserved_huge_pages = ["64"]\n', ["['64']", "node:N"], "node:0,size:2048"),
         ("[[host]]\ncpu_allocation_ratio = 0\n", ["cpu_allocation_ratio = 0"], "above 0"),
         ('[[host]]\nphysical_networks = "ens3"\n', ["'ens3'"], "table such as"),

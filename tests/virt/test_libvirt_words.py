@@ -62,6 +62,7 @@ def test_capabilities_with_sparse_cells_an_offline_cpu_and_a_cell_without_memory
     assert cell.socket == 1
     assert cell.distances == ((0, 10), (4, 21))
     assert (memory_only.id, memory_only.memory_kib, memory_only.cpus) == (4, 8192, CpuSet())
+    assert memory_only.socket == -5  # on a socket of its own: a device there is near to no other cell
     assert (cpu_only.memory_kib, cpu_only.pages, cpu_only.socket) == (0, (), 2)
 
 

@@ -171,6 +171,10 @@ def _show(shown: HostShow) -> list[RenderableType]:
         ("cpu_shared_set", str(config.cpu_shared_set)),
         ("reserved_host_memory_mb", str(config.reserved_host_memory_mb)),
         ("physical_networks", ", ".join(f"{net} = {dev}" for net, dev in config.physical_networks)),
+        (
+            "physical_network_cells",
+            ", ".join(f"{net} = {list(cells)}" for net, cells in config.physical_network_cells),
+        ),
         ("migration_address", config.migration_address),
         ("peer_uri", config.peer_uri),
     ):
@@ -179,7 +183,8 @@ def _show(shown: HostShow) -> list[RenderableType]:
     for cell in shown.topology.cells:
         pages = ", ".join(f"{pool.size_kib} KiB: {pool.total}" for pool in cell.pages if pool.total)
         distances = " ".join(str(distance) for _, distance in cell.distances)
-        cells.add_row(str(cell.id), str(cell.socket), str(cell.cpus), size(cell.memory_kib), pages, distances)
+        socket = str(cell.socket) if cell.socket >= 0 else "-"
+        cells.add_row(str(cell.id), socket, str(cell.cpus), size(cell.memory_kib), pages, distances)
     parts: list[RenderableType] = [facts, cells]
     if shown.proposal is not None and not shown.confirmed:
         verdicts = table(">CPU", "proposed", "why", title="proposed, from what is seen")

@@ -115,7 +115,7 @@ def _cell(shown: HostMap, cell: CellState, width: int, look: _Look) -> Block:
     """Draw a NUMA cell: its cores, its memory and its page pools."""
     lines = [*_cores(shown, cell, width - 4, look), _memory_bar(cell)]
     lines += [_page_bar(pool) for pool in cell.pages if pool.size_kib >= 2048 and (pool.total or pool.used)]
-    return _box(lines, f"cell {cell.id}, socket {cell.socket}", width)
+    return _box(lines, f"cell {cell.id}, socket {cell.socket}" if cell.socket >= 0 else f"cell {cell.id}", width)
 
 
 def _cores(shown: HostMap, cell: CellState, width: int, look: _Look) -> Block:

@@ -121,6 +121,21 @@ def _nearness(shortages: list[Shortage]) -> tuple[int, float]:
     return len(shortages), sum((short.needed - short.free) / max(1, short.needed) for short in shortages)
 
 
+def nearness(misfit: Misfit) -> tuple[int, int, float]:
+    """Order hosts for one request by how near they are: (short as a whole, resources short, part missing).
+
+    The first counts what no single pair of cells can mend; the others are those of the nearest pair. A misfit without
+    numbers is last.
+    """
+    pairs: dict[tuple[int | None, int | None], list[Shortage]] = {}
+    for short in misfit.shortages:
+        pairs.setdefault((short.guest_cell, short.host_cell), []).append(short)
+    whole = pairs.pop((None, None), [])
+    if not whole and not pairs:
+        return 1 << 30, 0, 0.0
+    return len(whole), *min(map(_nearness, pairs.values()), default=_nearness(whole))
+
+
 def _whole_host(question: Question) -> list[Shortage]:
     """Return what is short for the guest as a whole: cells, totals, distinct cells, devices."""
     pairs, hall = question.pairs, question.hall

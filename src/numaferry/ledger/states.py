@@ -68,6 +68,7 @@ def host_state_of(
         limits=HostLimits(config.cpu_allocation_ratio, config.ram_allocation_ratio),
         floating_vcpus=_floating(used, VCPUS),
         floating_memory_kib=_floating(used, MEMORY),
+        network_cells=config.physical_network_cells,
         emulator_cpu_on_page_cells=record.facts.libvirt_version >= _THREAD_CONTEXTS_SINCE,
     )
 

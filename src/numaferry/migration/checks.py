@@ -74,7 +74,7 @@ def check_can_live_migrate_source(
         _manager(domain, force=force),
         _ownership(domain, ledger_id),
         *check_devices(domain.xml),
-        Check("snapshots", Outcome.UNKNOWN, "whether the guest has snapshots can't be asked yet; libvirt refuses then"),
+        _snapshots(domain),
     )
 
 
@@ -126,6 +126,16 @@ def _running(host: str, domain: DomainSeen) -> Check:
         return Check("running", Outcome.OK, f"{domain.name} runs on {host}")
     words = f"{domain.name} on {host} is {domain.state} ({domain.state_reason or 'no reason given'}), not running"
     return Check("running", Outcome.FAILS, words)
+
+
+def _snapshots(domain: DomainSeen) -> Check:
+    """Refuse what libvirt refuses: "cannot migrate domain with N snapshots" (qemuMigrationSrcIsAllowed)."""
+    if domain.snapshots is None:
+        return Check("snapshots", Outcome.UNKNOWN, "the host can't tell if it has snapshots; libvirt refuses then")
+    if not domain.snapshots:
+        return Check("snapshots", Outcome.OK, "it has no snapshots")
+    words = f"{domain.name} has {domain.snapshots} snapshots, and libvirt refuses to move a domain that has any"
+    return Check("snapshots", Outcome.FAILS, words)
 
 
 def _no_job(view: SourceView) -> Check:

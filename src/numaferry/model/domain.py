@@ -58,6 +58,8 @@ class DomainSeen:
     ownership: Ownership | None = None
     #: "nova" where nova's metadata element is present, "" otherwise.
     manager: str = ""
+    #: How many snapshots libvirt keeps of it; None where the host could not tell.
+    snapshots: int | None = None
 
 
 @attrs.frozen(slots=True)

@@ -108,6 +108,8 @@ class HostConfig:
     ram_allocation_ratio: float = 1.0
     #: physical network → the net device that carries it here (macvtap parent), or the bridge of that network.
     physical_networks: tuple[tuple[str, str], ...] = ()
+    #: physical network → ids of the cells that its device is near to (nova's ``[neutron_physnet_*] numa_nodes``).
+    physical_network_cells: tuple[tuple[str, tuple[int, ...]], ...] = ()
     #: Address that the source's QEMU connects to (tcp://ADDRESS); "" lets libvirt choose.
     migration_address: str = ""
     #: The URI under which *other hosts'* libvirtd reach this one (peer-to-peer); "" = the one the controller uses.

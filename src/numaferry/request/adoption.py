@@ -131,6 +131,7 @@ def _request(subject: Subject) -> NumaRequest:
         cpu_policy="shared" if not count else "dedicated" if count == needs.vcpus else "mixed",
         emulator_threads_policy="share" if count and _emulator_apart(subject) else None,
         realtime_vcpus=needs.realtime_vcpus if cells else CpuSet(),
+        physical_networks=tuple(sorted({vif.physical_network for vif in needs.vifs if vif.physical_network})),
     )
 
 

@@ -289,7 +289,8 @@ def _transient(subject: Subject) -> str:
 
 def _snapshots(subject: Subject) -> str:
     count = subject.snapshots
-    return f"it has {count} snapshots, and libvirt refuses to move a domain that has any" if count else ""
+    words = "1 snapshot" if count == 1 else f"{count} snapshots"
+    return f"it has {words}, and libvirt refuses to move a domain that has any" if count else ""
 
 
 def _offline(subject: Subject) -> str:

@@ -52,7 +52,7 @@ def get_best_cpu_topology(
     Of all whole products within the maxima: the one that agrees with most of the preferred counts, then with fewest
     threads, then with most sockets. An image may lower the flavor's maxima and replaces its preference as a whole.
     Raises InvalidRequest: ImageVCPULimitsRangeExceeded, ImageVCPUTopologyRangeExceeded, ImageVCPULimitsRangeImpossible,
-    and Invalid for what is no number.
+    and InvalidRequest for what is no number.
     """
     specs = Specs(flavor, dict(flavor.extra_specs), image)
     preferred, limit = constraints(specs)
@@ -98,7 +98,7 @@ def _read(specs: Specs, prefix: str) -> tuple[CpuTopology, CpuTopology]:
         for found, value, shown in zip((flavor, image), specs.both(key), (f"hw:{key}", f"hw_{key}"), strict=True):
             count = 0 if value is None else parse_int(value)
             if count is None or count < 0:
-                raise invalid("Invalid", f"{shown}={value!r} is no count", "use 1, 2, 4, …")
+                raise invalid("InvalidRequest", f"{shown}={value!r} is no count", "use 1, 2, 4, …")
             found.append(count)
     return CpuTopology(*flavor), CpuTopology(*image)
 

@@ -12,11 +12,13 @@
     cpu_allocation_ratio = 16.0
     ram_allocation_ratio = 1.0
     physical_networks = { physnet0 = "ens4f0" }
+    physical_network_cells = { physnet0 = [0] }
     migration_address = "10.0.0.1"
     peer_uri = "qemu+tls://10.0.0.1/system"
 
 The words and their forms are those of nova.conf (``[compute]`` and ``[DEFAULT]``); `name`, `uri`, `physical_networks`,
-`migration_address` and `peer_uri` are this project's.
+`migration_address` and `peer_uri` are this project's, and `physical_network_cells` says what nova's
+``[neutron_physnet_NAME] numa_nodes`` says: a guest with a NIC on that network gets one of these cells at least.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ def _reserved(text: str) -> str:
 
 
 CpuList = Annotated[str, AfterValidator(_cpu_list)]
+CellId = Annotated[int, Field(ge=0, le=1023)]
 Reserved = Annotated[str, AfterValidator(_reserved)]
 
 
@@ -82,6 +85,7 @@ class _Host(BaseModel):
     cpu_allocation_ratio: Annotated[float, Field(gt=0, le=1000)] = 16.0
     ram_allocation_ratio: Annotated[float, Field(gt=0, le=1000)] = 1.0
     physical_networks: dict[str, str] = Field(default_factory=dict)
+    physical_network_cells: dict[str, list[CellId]] = Field(default_factory=dict)
     migration_address: str = ""
     peer_uri: str = ""
 
@@ -97,6 +101,7 @@ ALLOWED = {
     "cpu_allocation_ratio": "a number above 0",
     "ram_allocation_ratio": "a number above 0",
     "physical_networks": 'a table such as { physnet0 = "ens4f0" }',
+    "physical_network_cells": "a table of cell ids such as { physnet0 = [0, 1] }",
     "migration_address": "an address of the host in the migration network",
     "peer_uri": "the libvirt URI under which other hosts reach this one",
 }
@@ -157,6 +162,9 @@ def _entry(entry: Any, number: int, text: str, where: str) -> HostEntry:
             cpu_allocation_ratio=host.cpu_allocation_ratio,
             ram_allocation_ratio=host.ram_allocation_ratio,
             physical_networks=tuple(sorted(host.physical_networks.items())),
+            physical_network_cells=tuple(
+                (network, tuple(sorted(set(cells)))) for network, cells in sorted(host.physical_network_cells.items())
+            ),
             migration_address=host.migration_address,
             peer_uri=host.peer_uri,
         ),

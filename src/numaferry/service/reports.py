@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
 
 from numaferry.errors import HostError
-from numaferry.fit import numa_fit_instance_to_host
+from numaferry.fit import nearness, numa_fit_instance_to_host
 from numaferry.fit.suggest import if_it_leaves
 from numaferry.ledger import move_request
 from numaferry.ledger.usage import host_usage
@@ -48,12 +49,20 @@ def ledger_explain(ledger: Ledger, name: str) -> LedgerExplanation:
 def explain(ledger: Ledger, reach: Reach, ref: str, host: str | None = None) -> tuple[Explanation, ...]:
     """Say of one host, or of all but the instance's own, whether it fits there now, and if not, why.
 
-    Hosts are looked at first; one that can't be asked is judged as last seen, and that is said. Raises NotFound,
-    Ambiguous.
+    Hosts where it fits come first, then near misses, then the rest. Hosts are looked at first; one that can't be asked
+    is judged as last seen, and that is said. Raises NotFound, Ambiguous.
     """
     instance = ledger.instance(ref)
     records = [ledger.host(host)] if host else [one for one in ledger.hosts() if one.name != instance.host]
-    return tuple(_explain(ledger, reach, instance, record) for record in records)
+    return tuple(sorted((_explain(ledger, reach, instance, record) for record in records), key=_nearness))
+
+
+def _nearness(one: Explanation) -> tuple[float, ...]:
+    """Order hosts: those that fit, then by how near they are; one that nothing is known to help comes late."""
+    if one.misfit is None:
+        return (0,)
+    helped = any(sentence.startswith("fits if") for sentence in one.misfit.suggestions)
+    return (1 if helped else 2, *nearness(one.misfit))
 
 
 def _explain(ledger: Ledger, reach: Reach, instance: Instance, record: HostRecord) -> Explanation:
@@ -80,11 +89,17 @@ def _explain(ledger: Ledger, reach: Reach, instance: Instance, record: HostRecor
 
 
 def _without(ledger: Ledger, instance: Instance, host: str) -> dict[str, HostState]:
-    """Return the host's state with each of its managed guests gone in turn, by the guest's name."""
+    """Return the host's state with each guest gone in turn that is on it or is only seen there, by the guest's name.
+
+    Names of several guests are left out, since nobody could say which one is meant.
+    """
+    guests = {other.uuid: other.name for other in ledger.instances(host=host)}
+    guests |= {use.uuid: use.name for use in ledger.observed(host) if use.uuid not in guests}
+    names = Counter(guests.values())
     return {
-        other.name: ledger.host_state(host, ignore_instance=other.uuid)
-        for other in ledger.instances(host=host)
-        if other.uuid != instance.uuid
+        name: ledger.host_state(host, ignore_instance=uuid)
+        for uuid, name in guests.items()
+        if uuid != instance.uuid and names[name] == 1
     }
 
 

@@ -69,14 +69,16 @@ def _by_id(cell: HostCell) -> int:
 def _cell(element: etree._Element, online: CpuSet) -> HostCell:
     cpus = [cpu for cpu in element.iterfind("cpus/cpu") if int(cpu.get("id", "-1")) in online]
     ids = CpuSet.of(int(cpu.get("id", "-1")) for cpu in cpus)
-    sockets = [int(cpu.get("socket_id", "0")) for cpu in cpus]
+    sockets = [int(cpu.get("socket_id", "-1")) for cpu in cpus]
+    cell_id = int(element.get("id", "0"))
     return HostCell(
-        id=int(element.get("id", "0")),
+        id=cell_id,
         cpus=ids,
         siblings=_cores(cpus, ids),
         memory_kib=size_kib(element.find("memory")),
         pages=_pools(element),
-        socket=max(0, sockets[0]) if sockets else 0,
+        # memory alone, or a socket that the firmware does not tell: on a socket of its own, near to no other cell
+        socket=sockets[0] if sockets and sockets[0] >= 0 else -1 - cell_id,
         distances=tuple(
             (int(sibling.get("id", "0")), int(sibling.get("value", "0")))
             for sibling in element.iterfind("distances/sibling")

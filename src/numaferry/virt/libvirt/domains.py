@@ -93,7 +93,18 @@ def see(domain: libvirt.virDomain) -> DomainSeen:
         xml=xml,
         ownership=read_ownership(xml),
         manager=manager_of(xml),
+        snapshots=_snapshots(domain),
     )
+
+
+def _snapshots(domain: libvirt.virDomain) -> int | None:
+    """Return how many snapshots the domain has, None where the driver keeps none (VIR_ERR_NO_SUPPORT)."""
+    try:
+        return int(domain.snapshotNum())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return None
 
 
 def see_all(connection: libvirt.virConnect) -> tuple[DomainSeen, ...]:

@@ -285,6 +285,7 @@ def _see(domain: SimDomain) -> DomainSeen:
         xml=xml,
         ownership=read_ownership(xml),
         manager=manager_of(xml),
+        snapshots=0,
     )
 
 
