@@ -42,6 +42,7 @@ def test_one_machine_is_not_added_under_two_names(fleet, make):
         ({"shared": "0-1,64"}, "CPU 64 does not exist"),
         ({"dedicated": "1-7"}, "CPU 1 of A is in cpu_dedicated_set and in cpu_shared_set"),
         ({"reserved_huge_pages": (ReservedPages(2, 2048, 1),)}, "no 2048 KiB pages on cell 2"),
+        ({"physical_network_cells": (("physnet0", (0, 2)),)}, "no cell 2 for physnet0"),
         ({"reserved_huge_pages": (ReservedPages(0, 1048576, 1),)}, "no 1048576 KiB pages on cell 0"),
     ],
 )

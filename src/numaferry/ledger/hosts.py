@@ -115,6 +115,13 @@ def check_config(facts: HostFacts, config: HostConfig) -> None:
                 f"reserved_huge_pages: {facts.hostname} has no {reserved.size_kib} KiB pages on cell {reserved.cell}",
                 hint="numaferry topology HOST shows cells and page sizes",
             )
+    known = {cell.id for cell in facts.topology.cells}
+    for network, cells in config.physical_network_cells:
+        if missing := sorted(set(cells) - known):
+            raise InvalidInput(
+                f"physical_network_cells: {facts.hostname} has no cell {missing[0]} for {network}",
+                hint=f"its cells are {', '.join(map(str, sorted(known)))}",
+            )
 
 
 def sync_capacity(connection: Connection, record: HostRecord) -> None:

@@ -163,7 +163,7 @@ def _check_policies(policies: _Policies) -> None:
             "realtime vCPUs need hw:cpu_policy=dedicated or mixed",
         )
     if policies.cpu == "mixed" and bool(policies.realtime) == bool(policies.mask):
-        count = "both" if policies.mask else "neither"
+        count = f"both (vCPUs {policies.mask} and {policies.realtime})" if policies.mask else "neither"
         raise invalid(
             "RequiredMixedOrRealtimeCPUMask",
             f"hw:cpu_policy='mixed' with {count} of hw:cpu_dedicated_mask and hw:cpu_realtime_mask",

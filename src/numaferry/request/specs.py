@@ -126,7 +126,8 @@ def realtime_vcpus(specs: Specs) -> CpuSet:
     mask, vcpus = image or flavor, specs.flavor.vcpus
     every = CpuSet.of(range(vcpus))
     realtime = parse_vcpu_mask(mask, vcpus, spec="hw:cpu_realtime_mask") if mask else every
-    shown = f"hw:cpu_realtime_mask={mask!r} of {vcpus} vCPUs"
+    on = f"hw:cpu_realtime={specs.extra.get('hw:cpu_realtime')!r}"
+    shown = f"{on}, hw:cpu_realtime_mask={mask!r} of {vcpus} vCPUs" if mask else f"{on} without hw:cpu_realtime_mask"
     if not realtime:
         raise invalid(code, f"{shown} leaves no realtime vCPU", "name at least one vCPU")
     emulator = emulator_threads_policy(specs)
