@@ -127,6 +127,23 @@ def test_another_machine_is_quarantined_until_it_is_accepted(fleet, make, facts,
     assert accepted.state == "reachable"
 
 
+def test_the_accepted_uuid_of_a_swapped_machine_was_overwritten_by_the_look_that_quarantined_it(fleet, make):
+    swapped = attrs.evolve(make.facts("A"), uuid="another")
+    for _ in range(2):
+        record = fleet.update_host("A", swapped)
+        assert (record.uuid, record.facts.uuid) == ("uuid-of-A", "another")
+    assert len([one for one in fleet.events(host="A") if one.kind == "host-quarantined"]) == 1, "told once"
+    assert fleet.confirm_host("A", make.config()).uuid == "another"
+    assert fleet.update_host("A", swapped).state == "reachable"
+
+
+def test_a_machine_that_has_a_name_already_is_not_accepted_under_another(fleet, make):
+    fleet.update_host("A", attrs.evolve(make.facts("A"), uuid="uuid-of-B"))
+    with pytest.raises(Conflict, match="what answers as host A is the machine known as B"):
+        fleet.confirm_host("A", make.config())
+    assert fleet.host("A").state == "quarantined"
+
+
 def test_an_unreachable_host_takes_nobody_and_comes_back(fleet, make):
     guest = fleet.claim_instance(make.guest("db1", "A", "4-5")).instance
     fleet.set_host_state("B", "unreachable", "no route")

@@ -126,10 +126,14 @@ def test_a_guest_that_another_migration_left_paused_is_not_resumed(site):
     assert set(site.holders(uuid)) == {"alpha", "beta"}
 
 
-def test_a_guest_is_not_resumed_because_another_machine_answers_for_the_destination(site):
+@pytest.mark.parametrize("audited", [False, True], ids=["", "an audit saw the other machine"])
+def test_a_guest_is_not_resumed_because_another_machine_answers_for_the_destination(site, audited):
+    """An audit in between stored the other machine's UUID, and it then passed for the one that was claimed."""
     uuid = site.guest()
     number = left_running(site, point="finish", action="client-dies-with-its-job")
     site.fleet.hosts["beta"].uuid = "00000000-0000-4000-8000-00000000beef"
+    if audited:
+        site.audit("beta")
     with pytest.raises(NeedsPerson, match="is not the machine that the guest was sent to"):
         site.engine().recover(number)
     assert site.fleet.running_on(uuid) == ()

@@ -62,6 +62,7 @@ def import_hosts(session: Session, file: Path, *, take_over: bool) -> None:
     """Add or update every host of a TOML file, in nova's words (docs/cli.md shows one).
 
     Sets that the file names are confirmed; all hosts are looked at before anything is stored.
+    A quarantined host is refused: `numaferry host confirm` alone accepts another machine.
     """
     from numaferry.service.config import read  # noqa: PLC0415  (the same)
 

@@ -42,6 +42,8 @@ class HostRecord:
     state_reason: str = ""
     #: When discovery last told what runs there (database's clock); None: never.
     observed_at: float | None = None
+    #: The host UUID of the machine that was accepted; `facts.uuid` is what answered last, another one in quarantine.
+    uuid: str = ""
 
     @property
     def uri(self) -> str:
@@ -65,6 +67,7 @@ def _record(row: AnyRow) -> HostRecord:
         state=row.state,
         state_reason=row.state_reason,
         observed_at=row.observed_at,
+        uuid=row.uuid,
     )
 
 
@@ -80,6 +83,15 @@ def load_host(connection: Connection, name: str) -> HostRecord:
     return _record(row)
 
 
+def refuse_quarantined(record: HostRecord) -> None:
+    """Raise NotConfirmed for a host that is not the machine that was confirmed: `host confirm` alone accepts it."""
+    if record.state == QUARANTINED:
+        raise NotConfirmed(
+            f"host {record.name} is quarantined: {record.state_reason}",
+            hint=f"numaferry host confirm {record.name} accepts it as it is now",
+        )
+
+
 def refuse_unconfirmed(record: HostRecord) -> None:
     """Raise NotConfirmed for a host whose sets nobody confirmed, or that is not the machine that was confirmed."""
     if not record.confirmed:
@@ -87,11 +99,7 @@ def refuse_unconfirmed(record: HostRecord) -> None:
             f"host {record.name} is not confirmed: nothing is claimable there",
             hint=f"look at its proposed CPU sets and confirm them: numaferry host confirm {record.name}",
         )
-    if record.state == QUARANTINED:
-        raise NotConfirmed(
-            f"host {record.name} is quarantined: {record.state_reason}",
-            hint=f"numaferry host confirm {record.name} accepts it as it is now",
-        )
+    refuse_quarantined(record)
 
 
 def check_config(facts: HostFacts, config: HostConfig) -> None:
@@ -150,10 +158,11 @@ def sync_capacity(connection: Connection, record: HostRecord) -> None:
         connection.execute(insert(table), rows)
 
 
-def _same_machine(old: HostFacts, new: HostFacts) -> str:
+def _same_machine(record: HostRecord, new: HostFacts) -> str:
     """Return "" or how the machine differs from the one that was confirmed: UUID, cells, CPU numbering."""
-    if old.uuid != new.uuid:
-        return f"its host UUID was {old.uuid} and is {new.uuid}"
+    if record.uuid != new.uuid:
+        return f"its host UUID was {record.uuid} and is {new.uuid}"
+    old = record.facts
     for cell_id in sorted({cell.id for cell in (*old.topology.cells, *new.topology.cells)}):
         before, after = old.topology.cell(cell_id), new.topology.cell(cell_id)
         if before is None or after is None:
@@ -217,29 +226,39 @@ class HostStore(Store):
     def update_host(self, name: str, facts: HostFacts) -> HostRecord:
         """Store what discovery found now; another machine, other cells or CPU numbers quarantine a confirmed host.
 
+        The host UUID that was accepted stays until `confirm_host`, so that recovery still tells the machines apart.
         Limits that reality lowered never fail: rows are over-full and closed (`overfull`).
         """
         with self._write() as connection:
             old = load_host(connection, name)
-            differs = _same_machine(old.facts, facts) if old.confirmed else ""
+            differs = _same_machine(old, facts) if old.confirmed else ""
             state, reason = (old.state, old.state_reason) if old.state == QUARANTINED else (REACHABLE, "")
             if differs:
                 state, reason = QUARANTINED, differs
+            if (state, reason) != (old.state, old.state_reason) and state == QUARANTINED:
                 sentence = f"host {name} is quarantined: {differs}; numaferry host confirm {name} accepts it"
                 write_event(connection, "host-quarantined", sentence, host=name)
-            values = {"facts_json": dumps(facts), "uuid": facts.uuid, "state": state, "state_reason": reason}
+            accepted = old.uuid if old.confirmed else facts.uuid
+            values = {"facts_json": dumps(facts), "uuid": accepted, "state": state, "state_reason": reason}
             return _change(connection, old, values)
 
     def confirm_host(self, name: str, config: HostConfig) -> HostRecord:
-        """Store what the operator says of a host, and open it for claims; ends a quarantine.
+        """Store what the operator says of a host, and open it for claims; ends a quarantine, accepting what was found.
 
-        Raises InvalidInput for sets that can't be. Sets that are smaller than what is promised already are accepted:
+        Raises InvalidInput for sets that can't be, Conflict for a machine that another name has already. Sets that are smaller than what is promised already are accepted:
         what is promised stays, and nothing new is promised beyond them.
         """
         with self._write() as connection:
             old = load_host(connection, name)
             check_config(old.facts, config)
-            values = {"config_json": dumps(config), "confirmed": True, "state": REACHABLE, "state_reason": ""}
+            _refuse_twin(connection, old)
+            values = {
+                "config_json": dumps(config),
+                "confirmed": True,
+                "uuid": old.facts.uuid,
+                "state": REACHABLE,
+                "state_reason": "",
+            }
             new = _change(connection, old, values)
             sentence = (
                 f"host {name} confirmed: dedicated CPUs {config.cpu_dedicated_set or 'none'},"
@@ -278,6 +297,18 @@ class HostStore(Store):
                 )
             connection.execute(delete(schema.host).where(schema.host.c.id == record.id))
             write_event(connection, "host-removed", f"host {name} removed", host=name)
+
+
+def _refuse_twin(connection: Connection, record: HostRecord) -> None:
+    """Raise Conflict where the machine that answers as this host is in the ledger under another name."""
+    table = schema.host.c
+    same = (table.uuid == record.facts.uuid) & (table.uuid != "") & (table.id != record.id)
+    other = connection.execute(select(table.name).where(same)).scalar_one_or_none()
+    if other is not None:
+        raise Conflict(
+            f"what answers as host {record.name} is the machine known as {other}",
+            hint=f"one of their URIs leads to the wrong machine: numaferry host show {other}",
+        )
 
 
 def _change(connection: Connection, old: HostRecord, values: dict[str, Any]) -> HostRecord:

@@ -152,7 +152,7 @@ class Convergence:
             return (
                 f"the guest on {move.source.name} does not bear this migration's mark: another one may have paused it"
             )
-        if move.dest_host.facts().uuid != move.dest.facts.uuid:
+        if move.dest_host.facts().uuid != move.dest.uuid:
             return f"what answers as {move.dest.name} is not the machine that the guest was sent to"
         return ""
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from numaferry.errors import Conflict, HostError, InvalidInput
-from numaferry.ledger.hosts import UNREACHABLE, check_config
+from numaferry.ledger.hosts import UNREACHABLE, check_config, refuse_quarantined
 from numaferry.ledger.states import host_state_of
 from numaferry.model import CpuSet, HostConfig, version_text
 from numaferry.service import hostmap
@@ -90,7 +90,9 @@ def import_entries(
 ) -> tuple[HostShow, ...]:
     """Add or update every host of a file, in order; all hosts are looked at before anything is stored.
 
-    A host that is known already gets the file's configuration. Raises as `add` does; nothing is stored then.
+    A host that is known already gets the file's configuration. Raises as `add` does, and NotConfirmed for a known host
+    that is not the machine that was confirmed: a file written for that one does not accept another. No configuration is
+    stored then, but of known hosts what was seen.
     """
     entries = tuple(entries)
     seen = []
@@ -100,20 +102,35 @@ def import_entries(
         found = look(reach(entry.uri))
         name = entry.name or short_name(found.facts.hostname, entry.uri)
         refuse_foreign(ledger, name, found, take_over=take_over)
-        check_config(found.facts, entry.config)
         seen.append((name, entry, found))
-    known = {record.name: record.facts.uuid for record in ledger.hosts()}
+    records = {record.name: record for record in ledger.hosts()}
+    known = {record.name: record.uuid for record in records.values()}
     _refuse_twins(known, seen)
+    for name, entry, found in seen:
+        if name in known:
+            _refuse_elsewhere(records[name], entry, found)
+            refresh(ledger, name, found)
+            refuse_quarantined(ledger.host(name))
+    for _, entry, found in seen:
+        check_config(found.facts, entry.config)
     shown = []
     for name, entry, found in seen:
         if name not in known:
             shown.append(add(ledger, reach, name, entry.uri, config=entry.config, take_over=take_over))
             continue
-        refresh(ledger, name, found)
         if entry.config.cpu_dedicated_set or entry.config.cpu_shared_set:
             ledger.confirm_host(name, entry.config)
         shown.append(show(ledger, name))
     return tuple(shown)
+
+
+def _refuse_elsewhere(record: HostRecord, entry: HostEntry, found: Look) -> None:
+    """Raise Conflict where a new URI leads to another machine than the one confirmed: nothing of it is stored."""
+    if record.confirmed and entry.uri != record.uri and found.facts.uuid != record.uuid:
+        raise Conflict(
+            f"{entry.uri} leads to machine {found.facts.uuid}, and host {record.name} is machine {record.uuid}",
+            hint=f"correct the uri, give the machine another name, or first: numaferry host remove {record.name}",
+        )
 
 
 def _refuse_twins(known: Mapping[str, str], seen: Sequence[tuple[str, HostEntry, Look]]) -> None:
@@ -167,7 +184,7 @@ def show(ledger: Ledger, name: str, proposal: Proposal | None = None) -> HostSho
     return HostShow(
         name=record.name,
         uri=record.uri,
-        uuid=facts.uuid,
+        uuid=record.uuid,
         state=state_words(record),
         confirmed=record.confirmed,
         generation=record.generation,
