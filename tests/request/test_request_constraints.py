@@ -137,6 +137,12 @@ INVALID = [
         "0-3",
     ),
     ("ImageNUMATopologyForbidden", CELLS_2, {"hw_numa_mem.0": "4096"}, "4096"),
+    (
+        "Invalid",
+        CELLS_2 | {"hw:numa_cpus.0": "0-1", "hw:numa_cpus.1": "2-3", "hw:numa_mem.0": "4096", "hw:numa_mem.1": "0"},
+        {},
+        "hw:numa_mem.1='0'",
+    ),
     ("ImageNUMATopologyAsymmetric", {"hw:numa_nodes": "3"}, {}, "4 vCPUs and 4096 MiB"),
     ("ImageNUMATopologyIncomplete", CELLS_2, {}, "hw:numa_cpus for 0"),
     ("ImageNUMATopologyIncomplete", CELLS_2 | {"hw:numa_cpus.0": "0-3"}, {}, "hw:numa_cpus for 1"),

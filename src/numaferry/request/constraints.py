@@ -228,3 +228,8 @@ def _check_cells(flavor: Flavor, cpus: list[CpuSet], memory_mb: list[int]) -> No
             f"hw:numa_mem gives {sum(memory_mb)} MiB to the cells, the flavor has {flavor.memory_mb} MiB",
             "the cells' memory must sum up to the flavor's",
         )
+    if min(memory_mb) <= 0:
+        least = min(memory_mb)
+        raise invalid(
+            "Invalid", f"hw:numa_mem.{memory_mb.index(least)}='{least}': a cell without memory", "MiB, above 0"
+        )

@@ -6,12 +6,13 @@ change in a move; it is read so that a flavor is judged whole, and so that a gue
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from numaferry.request.specs import Specs
-from numaferry.request.words import invalid, parse_int
+from numaferry.request.words import invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,10 +97,10 @@ def _read(specs: Specs, prefix: str) -> tuple[CpuTopology, CpuTopology]:
     for name in ("sockets", "cores", "threads"):
         key = f"{prefix}{name}"
         for found, value, shown in zip((flavor, image), specs.both(key), (f"hw:{key}", f"hw_{key}"), strict=True):
-            count = 0 if value is None else parse_int(value)
-            if count is None or count < 0:
+            count = "0" if value is None else value.strip()
+            if not re.fullmatch(r"[0-9]{1,9}", count):
                 raise invalid("InvalidRequest", f"{shown}={value!r} is no count", "use 1, 2, 4, …")
-            found.append(count)
+            found.append(int(count))
     return CpuTopology(*flavor), CpuTopology(*image)
 
 

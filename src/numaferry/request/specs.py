@@ -225,7 +225,7 @@ def cell_cpus(specs: Specs) -> list[CpuSet] | None:
 
 
 def cell_memory_mb(specs: Specs) -> list[int] | None:
-    """Return hw:numa_mem.N in MiB, from one of flavor and image; what is no number above 0 is ``Invalid``."""
+    """Return hw:numa_mem.N in MiB, from one of flavor and image; what is no number is ``Invalid``."""
     flavor, image = specs.listed("numa_mem")
     if flavor is not None and image is not None:
         raise _forbidden("ImageNUMATopologyForbidden", "numa_mem", ";".join(flavor), ";".join(image))
@@ -234,7 +234,7 @@ def cell_memory_mb(specs: Specs) -> list[int] | None:
         return None
     sizes = []
     for cell, value in enumerate(found):
-        if not re.fullmatch(r"\d{1,12}", value.strip()) or not int(value):
+        if not re.fullmatch(r"-?\d{1,12}", value.strip()):
             raise invalid("Invalid", f"hw:numa_mem.{cell}={value!r} is no memory size", "MiB, a number above 0")
         sizes.append(int(value))
     return sizes
