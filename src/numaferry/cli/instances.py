@@ -8,6 +8,7 @@ import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
 from numaferry.cli.words import memory_of, size
+from numaferry.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,12 +56,15 @@ def adopt(
 ) -> None:
     """Adopt running guests: what one has, it is promised, as far as nobody else has it.
 
-    What it needs is read from its own XML. The guest is left as it is but for a mark in its metadata.
+    What it needs is read from its own XML. The guest is left as it is but for a mark in its metadata; adopting it again
+    writes a mark that is missing. Ends with 8 where a mark could not be written.
     """
     if bool(names) == everything:
         raise click.UsageError("name domains, or give --all (and not both)")
     lines = session.ferry().adopt(names, host=host, everything=everything, dry_run=dry_run, force=force)
     session.show(lines, lambda: _adopted(lines))
+    if any(one.outcome == "not marked" for one in lines):
+        click.get_current_context().exit(HostError.exit_code)
 
 
 @instance.command()

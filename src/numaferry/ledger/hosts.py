@@ -245,8 +245,9 @@ class HostStore(Store):
     def confirm_host(self, name: str, config: HostConfig) -> HostRecord:
         """Store what the operator says of a host, and open it for claims; ends a quarantine, accepting what was found.
 
-        Raises InvalidInput for sets that can't be, Conflict for a machine that another name has already. Sets that are smaller than what is promised already are accepted:
-        what is promised stays, and nothing new is promised beyond them.
+        Raises InvalidInput for sets that can't be, Conflict for a machine that another name has already. Sets that are
+        smaller than what is promised already are accepted: what is promised stays, and nothing new is promised beyond
+        them.
         """
         with self._write() as connection:
             old = load_host(connection, name)

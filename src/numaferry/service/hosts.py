@@ -114,7 +114,7 @@ def import_entries(
     for _, entry, found in seen:
         check_config(found.facts, entry.config)
     shown = []
-    for name, entry, found in seen:
+    for name, entry, _ in seen:
         if name not in known:
             shown.append(add(ledger, reach, name, entry.uri, config=entry.config, take_over=take_over))
             continue

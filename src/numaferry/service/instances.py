@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -47,9 +47,11 @@ def adopt(
 ) -> tuple[AdoptLine, ...]:
     """Adopt domains by name or UUID, or all that run on the confirmed hosts; one line for each.
 
-    What a guest has it is promised, as far as nobody else has it. A domain named on its own that can't be adopted
-    raises NotFound, Ambiguous, NotManaged (off, nova's without `force`) or Conflict (another ledger's); with
-    `everything` it is skipped with the reason. With `dry_run` nothing is written to the ledger or to a guest.
+    What a guest has it is promised, as far as nobody else has it. One that is adopted already gets its mark where that
+    is missing; a mark that can't be written is told as `not marked`, and raises nothing. A domain named on its own
+    that can't be adopted raises NotFound, Ambiguous, NotManaged (off, nova's without `force`) or Conflict (another
+    ledger's); with `everything` it is skipped with the reason. With `dry_run` nothing is written to the ledger or to
+    a guest.
     """
     records = [ledger.host(host)] if host else list(ledger.hosts())
     if host:
@@ -129,19 +131,53 @@ def _adopt(ledger: Ledger, reach: Reach, one: _Candidate, *, dry_run: bool) -> A
     domain, record = one.guest.domain, one.record
     known = ledger.instance_by_uuid(domain.uuid)
     if known is not None:
-        reason = f"in the ledger on host {known.host}"
-        return AdoptLine(domain.uuid, domain.name, record.name, "already adopted", known.promise, _cpus(known), reason)
+        return _adopt_again(ledger, reach, one, known, dry_run=dry_run)
     instance, reason = _instance(one, record.config, _inactive(reach, one))
     if dry_run:
         return AdoptLine(
             domain.uuid, domain.name, record.name, "would be adopted", instance.promise, _cpus(instance), reason
         )
     claim = ledger.claim_instance(instance)
-    reach(record.uri).set_ownership(domain.uuid, Ownership(ledger.ledger_id, claim.id))
     reason = "; ".join(claim.conflicts) or reason
+    fault = _mark(reach, one, Ownership(ledger.ledger_id, claim.id))
     return AdoptLine(
-        domain.uuid, domain.name, record.name, "adopted", claim.instance.promise, _cpus(claim.instance), reason
+        domain.uuid,
+        domain.name,
+        record.name,
+        "not marked" if fault else "adopted",
+        claim.instance.promise,
+        _cpus(claim.instance),
+        fault or reason,
     )
+
+
+def _adopt_again(ledger: Ledger, reach: Reach, one: _Candidate, known: Instance, *, dry_run: bool) -> AdoptLine:
+    """Tell that a domain is in the ledger, and write its mark where that is missing or of a claim that is no more.
+
+    A guest that is being moved bears what its migration wrote; that is left alone.
+    """
+    domain, record = one.guest.domain, one.record
+    held = [claim for claim in ledger.view(record.name).holdings if claim.instance_uuid == domain.uuid]
+    moving = any(move.in_progress for move in ledger.migrations(instance=domain.uuid))
+    reason, fault = f"in the ledger on host {known.host}", ""
+    if known.host == record.name and held and not moving:
+        mark = Ownership(ledger.ledger_id, held[0].claim_id)
+        if domain.ownership != mark and dry_run:
+            reason += "; its mark is missing and would be written"
+        elif domain.ownership != mark:
+            fault = _mark(reach, one, mark)
+            reason += "; its mark was missing and is written now"
+    outcome: Literal["not marked", "already adopted"] = "not marked" if fault else "already adopted"
+    return AdoptLine(domain.uuid, domain.name, record.name, outcome, known.promise, _cpus(known), fault or reason)
+
+
+def _mark(reach: Reach, one: _Candidate, mark: Ownership) -> str:
+    """Write a guest's mark; return "", or why it could not be written and what to do then."""
+    try:
+        reach(one.record.uri).set_ownership(one.guest.domain.uuid, mark)
+    except (HostError, NotFound) as error:
+        return f"its claim is held and its mark could not be written, adopt it again: {error.message}"
+    return ""
 
 
 def _inactive(reach: Reach, one: _Candidate) -> DomainNeeds | None:

@@ -131,8 +131,8 @@ class AdoptLine:
     uuid: str
     name: str
     host: str
-    #: adopted, would be adopted, already adopted, skipped
-    outcome: Literal["adopted", "would be adopted", "already adopted", "skipped"]
+    #: "not marked": it is in the ledger, and its mark could not be written; adopting it again does.
+    outcome: Literal["adopted", "would be adopted", "already adopted", "not marked", "skipped"]
     promise: Promise | None
     cpus: CpuSet
     reason: str
