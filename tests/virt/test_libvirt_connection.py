@@ -5,6 +5,7 @@
 
 import re
 import socket
+import threading
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from numaferry.model import CpuSet, DomainState, Ownership, Vif, VifKind, XmlKin
 from numaferry.virt.libvirt import connection as connections
 from numaferry.virt.libvirt.connection import libvirt, redact, without_prompts
 from numaferry.virt.libvirt.discovery import read_facts
+from numaferry.virt.libvirt.driver import LibvirtHypervisor
 
 TEST_HOST = "test:///default"
 
@@ -46,6 +48,59 @@ def test_a_host_that_never_answers_is_given_up_after_the_timeout():
         with pytest.raises(HostUnreachable, match=r"no answer within 0\.3 s"):
             connections.Connection(uri, timeout_s=0.3).get()
         assert time.monotonic() - started < 5
+
+
+class Hangs:
+    """A libvirt whose workers hang in `listAllDomains`, and whose keep-alive is answered all the same."""
+
+    def __init__(self, real, until):
+        self._real, self._until = real, until
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def listAllDomains(self):  # noqa: N802  (the bindings' name)
+        self._until.wait(30)
+        return self._real.listAllDomains()
+
+
+def test_a_libvirtd_whose_workers_hang_blocked_every_caller_for_ever():
+    """Only opening was bounded: recover, abort and audit waited for a daemon that answered keep-alive alone."""
+    until = threading.Event()
+    host = LibvirtHypervisor(TEST_HOST, call_timeout_s=0.3)
+    host._connections.main._connection = Hangs(libvirt.open(TEST_HOST), until)
+    started = time.monotonic()
+    with pytest.raises(HostUnreachable, match=r"test:///default: no answer to domains within 0\.3 s") as caught:
+        host.domains()
+    assert time.monotonic() - started < 5
+    assert caught.value.retryable
+    until.set()
+    assert [domain.name for domain in host.domains()] == ["test"], "the next call has a connection of its own"
+    host.close()
+
+
+def test_a_connection_that_hangs_does_not_keep_us_from_closing_it(monkeypatch):
+    monkeypatch.setattr(connections, "CLOSE_TIMEOUT_S", 0.2)
+    until = threading.Event()
+
+    class Stuck(Hangs):
+        def close(self):
+            self._until.wait(30)
+
+    main = connections.Connection(TEST_HOST)
+    main._connection = Stuck(libvirt.open(TEST_HOST), until)
+    started = time.monotonic()
+    main.close()
+    assert time.monotonic() - started < 5
+    until.set()
+
+
+def test_the_call_that_migrates_takes_as_long_as_its_job():
+    main = connections.Connection(TEST_HOST, call_timeout_s=0.1)
+    assert main.call(lambda _: time.sleep(0.4), limited=False) is None
+    with pytest.raises(HostUnreachable, match=r"no answer to job within 0\.1 s"):
+        main.call(lambda _: time.sleep(0.4), what="job")
+    main.close()
 
 
 def test_a_libvirt_that_is_too_old_is_refused(monkeypatch):

@@ -1,9 +1,10 @@
 """The hypervisor port: all that the rest of numaferry may ask of one host.
 
 Two sides implement it: `numaferry.virt.libvirt` (real hosts) and `numaferry.virt.simulated` (a fleet with a clock).
-Every method may raise HostUnreachable (no connection) and HypervisorError (the host's libvirt says no; its message is
-quoted); further errors are named at the method. One object is safe to use from several threads: `live_migration` blocks
-in one of them while `job` and `abort_job` are called from another, on a connection of their own.
+Every method may raise HostUnreachable (no connection, or no answer in time) and HypervisorError (the host's libvirt
+says no; its message is quoted); further errors are named at the method. One object is safe to use from several threads:
+`live_migration` blocks in one of them while `job` and `abort_job` are called from another, on a connection of their
+own.
 """
 
 from __future__ import annotations

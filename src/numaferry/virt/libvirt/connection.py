@@ -3,11 +3,16 @@
 A host has two connections, opened when first needed and opened again after they broke: a call that migrates blocks its
 connection's slot for as long as the job runs (a connection has five, libvirtd.conf ``max_client_requests``), so job
 control has one of its own. Keep-alive needs an event loop; one thread runs it for the whole process.
+
+libvirt knows no time limit, and its keep-alive is answered by the daemon's event loop also while all of its workers
+hang. So every call is made in a thread of its own and waited for so long; only the one that migrates takes as long as
+its job does.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -35,6 +40,10 @@ CONNECT_TIMEOUT_S = 15.0
 #: A peer that is silent for 4 intervals of 5 s is gone; libvirtd's own default gives it 5 intervals.
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 4
+#: Above the 30 s that libvirtd itself waits for another job's lock of a domain (qemu's QEMU_JOB_WAIT_TIME).
+CALL_TIMEOUT_S = 60.0
+#: Closing says good-bye to the daemon, which needs no answer.
+CLOSE_TIMEOUT_S = 2.0
 
 _UNAUTHORISED = {
     libvirt.VIR_ERR_AUTH_FAILED,
@@ -85,37 +94,66 @@ def without_prompts(uri: str) -> str:
     return urlunsplit(parts._replace(query=urlencode({**query, "no_tty": "1"})))
 
 
-def _open(uri: str, timeout_s: float) -> libvirt.virConnect:
-    """Open in a thread, since libvirt knows no timeout; a connection that comes too late is closed."""
-    start_event_loop()
-    opened: list[libvirt.virConnect] = []
-    failed: list[libvirt.libvirtError] = []
+class _LateError(Exception):
+    """The time is up; the call may yet happen."""
+
+
+def _in_time(work: Callable[[], T], timeout_s: float, name: str, *, late: Callable[[T], object] | None = None) -> T:
+    """Return what `work` returns, or raise what it raises; _LateError when it takes longer than `timeout_s`.
+
+    The thread that hangs is left to itself: nothing can end a call of libvirt from outside. A result that comes too
+    late is given to `late`.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
     lock, given_up = threading.Lock(), threading.Event()
 
-    def work() -> None:
+    def run() -> None:
         try:
-            connection = libvirt.open(without_prompts(uri))
-        except libvirt.libvirtError as error:
-            failed.append(error)
+            result = work()
+        except BaseException as error:  # noqa: BLE001  (carried over to the waiting thread as it is)
+            failures.append(error)
             return
         with lock:
             if not given_up.is_set():
-                opened.append(connection)
+                results.append(result)
                 return
-        connection.close()
+        if late is not None:
+            late(result)
 
-    thread = threading.Thread(target=work, name=f"open {uri}", daemon=True)
+    thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     thread.join(timeout_s)
     with lock:
         given_up.set()
-    if failed:
-        raise _refused(uri, failed[0]) from None
-    if not opened:
+    if failures:
+        raise failures[0]
+    if not results:
+        raise _LateError
+    return results[0]
+
+
+def _open(uri: str, timeout_s: float) -> tuple[libvirt.virConnect, int]:
+    """Return a connection with keep-alive on and the daemon's version; one that comes too late is closed."""
+    start_event_loop()
+
+    def work() -> tuple[libvirt.virConnect, int]:
+        connection = libvirt.open(without_prompts(uri))
+        try:
+            connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # drivers without a wire
+                raise
+        return connection, connection.getLibVersion()
+
+    try:
+        return _in_time(work, timeout_s, f"open {uri}", late=lambda opened: opened[0].close())
+    except libvirt.libvirtError as error:
+        raise _refused(uri, error) from None
+    except _LateError:
         raise HostUnreachable(
             f"{uri}: no answer within {timeout_s:g} s", hint="is the host up, and does a firewall drop the port?"
-        )
-    return opened[0]
+        ) from None
 
 
 def _refused(uri: str, error: libvirt.libvirtError) -> HypervisorError | HostUnreachable:
@@ -128,9 +166,12 @@ def _refused(uri: str, error: libvirt.libvirtError) -> HypervisorError | HostUnr
 class Connection:
     """One connection that is opened when first used, and opened again when it is found broken."""
 
-    def __init__(self, uri: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def __init__(
+        self, uri: str, *, timeout_s: float = CONNECT_TIMEOUT_S, call_timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         self.uri = uri
         self._timeout_s = timeout_s
+        self._call_timeout_s = call_timeout_s
         self._lock = threading.Lock()
         self._connection: libvirt.virConnect | None = None
 
@@ -140,17 +181,12 @@ class Connection:
             if self._connection is not None and self._connection.isAlive():
                 return self._connection
             self._drop()
-            self._connection = _open(self.uri, self._timeout_s)
-            try:
-                self._connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # drivers without a wire
-                    raise _refused(self.uri, error) from None
-            self._check_version(self._connection)
+            self._connection, version = _open(self.uri, self._timeout_s)
+            self._check_version(version)
             return self._connection
 
-    def _check_version(self, connection: libvirt.virConnect) -> None:
-        found = connection.getLibVersion()
+    def _check_version(self, found: int) -> None:
+        """Close the connection and raise TooOld where the daemon is; the lock is held."""
         if found < MINIMUM_LIBVIRT:
             self._drop()
             raise TooOld(
@@ -158,18 +194,33 @@ class Connection:
                 hint="its capabilities may tell a NUMA topology that is no longer true; upgrade the host's libvirt",
             )
 
-    def call(self, work: Callable[[libvirt.virConnect], T], *, secrets: tuple[str, ...] = ()) -> T:
+    def call(
+        self,
+        work: Callable[[libvirt.virConnect], T],
+        *,
+        what: str = "a call",
+        secrets: tuple[str, ...] = (),
+        limited: bool = True,
+    ) -> T:
         """Run `work` with the live connection and turn libvirt's errors into ours, its message quoted.
 
-        Raises NotFound where libvirt knows no such domain, HostUnreachable when the connection broke, else
-        HypervisorError. `secrets` are blotted out of the message; the original error is not chained, since it holds
-        them too.
+        Raises NotFound where libvirt knows no such domain, HostUnreachable when the connection broke or `what` took
+        longer than the limit (not with `limited` off), else HypervisorError. `secrets` are blotted out of the message;
+        the original error is not chained, since it holds them too.
         """
         connection = self.get()
         try:
-            return work(connection)
+            if not limited:
+                return work(connection)
+            return _in_time(lambda: work(connection), self._call_timeout_s, f"{what} {self.uri}")
         except libvirt.libvirtError as error:
             raise self._translated(connection, error, secrets) from None
+        except _LateError:
+            self._abandon(connection)
+            raise HostUnreachable(
+                f"{self.uri}: no answer to {what} within {self._call_timeout_s:g} s",
+                hint="its libvirtd is reached and does not work: look at its log; what was asked may yet happen",
+            ) from None
 
     def _translated(
         self, connection: libvirt.virConnect, error: libvirt.libvirtError, secrets: tuple[str, ...]
@@ -192,14 +243,19 @@ class Connection:
             f"{self.uri}: {text}", hint="this is libvirt's own message; its log on the host says more"
         )
 
+    def _abandon(self, connection: libvirt.virConnect) -> None:
+        """Use a connection no more on which a call hangs; that call's thread closes it, should it ever return."""
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+
     def _drop(self) -> None:
         """Close what is open, if anything; the lock is held."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                connection.close()
-            except libvirt.libvirtError:  # broken already: nothing is left to close
-                return
+            # broken already, or its daemon hangs: nothing is left to close
+            with suppress(libvirt.libvirtError, _LateError):
+                _in_time(connection.close, CLOSE_TIMEOUT_S, f"close {self.uri}")
 
     def close(self) -> None:
         """Close; safe to repeat. A later call opens again."""
@@ -210,10 +266,12 @@ class Connection:
 class HostConnections:
     """The two connections of one host: `main` for everything, `control` for jobs while `main` is busy with one."""
 
-    def __init__(self, uri: str, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def __init__(
+        self, uri: str, *, timeout_s: float = CONNECT_TIMEOUT_S, call_timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         self.uri = uri
-        self.main = Connection(uri, timeout_s=timeout_s)
-        self.control = Connection(uri, timeout_s=timeout_s)
+        self.main = Connection(uri, timeout_s=timeout_s, call_timeout_s=call_timeout_s)
+        self.control = Connection(uri, timeout_s=timeout_s, call_timeout_s=call_timeout_s)
 
     def close(self) -> None:
         """Close both; safe to repeat."""

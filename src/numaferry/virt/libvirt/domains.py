@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from numaferry.errors import NotFound
 from numaferry.model import METADATA_PREFIX, METADATA_URI, DomainSeen, DomainState, Ownership, XmlKind
 from numaferry.virt.libvirt.connection import libvirt
 from numaferry.virt.ownership import manager_of, ownership_element, read_ownership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 #: virDomainState, by number (include/libvirt/libvirt-domain.h). A blocked domain runs: it waits for a resource.
 STATES: Mapping[int, DomainState] = {
@@ -107,18 +109,20 @@ def _snapshots(domain: libvirt.virDomain) -> int | None:
         return None
 
 
-def see_all(connection: libvirt.virConnect) -> tuple[DomainSeen, ...]:
-    """Read all domains, active and inactive, by name; one that ends while it is being read is left out."""
+def list_all(connection: libvirt.virConnect) -> list[libvirt.virDomain]:
+    """Return handles of all domains, active and inactive."""
+    return connection.listAllDomains()
 
-    def seen() -> Iterator[DomainSeen]:
-        for domain in connection.listAllDomains():
-            try:
-                yield see(domain)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
 
-    return tuple(sorted(seen(), key=lambda domain: (domain.name, domain.uuid)))
+def see_all(
+    listed: Iterable[libvirt.virDomain], look: Callable[[libvirt.virDomain], DomainSeen]
+) -> tuple[DomainSeen, ...]:
+    """Read each domain by `look`, ordered by name; one that ends while it is being read (NotFound) is left out."""
+    seen: list[DomainSeen] = []
+    for domain in listed:
+        with suppress(NotFound):
+            seen.append(look(domain))
+    return tuple(sorted(seen, key=lambda one: (one.name, one.uuid)))
 
 
 def read_xml(domain: libvirt.virDomain, kind: XmlKind) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from numaferry.errors import HypervisorError, NotFound
 from numaferry.virt.libvirt import discovery, domains, jobs, pins, vif
-from numaferry.virt.libvirt.connection import Connection, HostConnections, libvirt
+from numaferry.virt.libvirt.connection import CALL_TIMEOUT_S, Connection, HostConnections, libvirt
 from numaferry.virt.port import ClosesOnExit
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ T = TypeVar("T")
 class LibvirtHypervisor(ClosesOnExit):
     """One real host; see `numaferry.virt.port.Hypervisor` for what each method promises."""
 
-    def __init__(self, uri: str) -> None:
-        self._connections = HostConnections(uri)
+    def __init__(self, uri: str, *, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+        self._connections = HostConnections(uri, call_timeout_s=call_timeout_s)
 
     def __repr__(self) -> str:
         return f"LibvirtHypervisor({self.uri!r})"
@@ -47,13 +47,13 @@ class LibvirtHypervisor(ClosesOnExit):
         """Close both connections; a later call opens them again."""
         self._connections.close()
 
-    def _on(self, connection: Connection, uuid: str, work: Callable[[libvirt.virDomain], T]) -> T:
-        """Run `work` with the domain of this UUID. Raises NotFound."""
-        return connection.call(lambda opened: work(opened.lookupByUUIDString(uuid)))
+    def _on(self, connection: Connection, what: str, uuid: str, work: Callable[[libvirt.virDomain], T]) -> T:
+        """Run `work`, which the port calls `what`, with the domain of this UUID. Raises NotFound."""
+        return connection.call(lambda opened: work(opened.lookupByUUIDString(uuid)), what=what)
 
-    def _job_of(self, uuid: str, read: Callable[[libvirt.virDomain], JobInfo | None]) -> JobInfo | None:
+    def _job_of(self, what: str, uuid: str, read: Callable[[libvirt.virDomain], JobInfo | None]) -> JobInfo | None:
         try:
-            return self._on(self._connections.control, uuid, read)
+            return self._on(self._connections.control, what, uuid, read)
         except NotFound:  # a transient domain that has left, or a persistent one that was undefined when it left
             return None
 
@@ -61,40 +61,47 @@ class LibvirtHypervisor(ClosesOnExit):
 
     def facts(self) -> HostFacts:
         """Read identity, versions, topology with free pages, links."""
-        return self._connections.main.call(lambda opened: discovery.read_facts(opened, self.uri))
+        return self._connections.main.call(lambda opened: discovery.read_facts(opened, self.uri), what="facts")
 
     def free_pages(self) -> dict[int, dict[int, int]]:
         """Return free pages: cell id → page size in KiB → count."""
-        return self._connections.main.call(discovery.read_all_free_pages)
+        return self._connections.main.call(discovery.read_all_free_pages, what="free_pages")
 
     def domains(self) -> tuple[DomainSeen, ...]:
         """Return all domains, active and inactive, ordered by name."""
-        return self._connections.main.call(domains.see_all)
+        main = self._connections.main
+        # a call for each: how long they take together grows with the host, how long one takes does not
+        listed = main.call(domains.list_all, what="domains")
+        return domains.see_all(
+            listed, lambda domain: main.call(lambda _: domains.see(domain), what=f"domain {domain.UUIDString()}")
+        )
 
     def domain(self, uuid: str) -> DomainSeen | None:
         """Return one domain, or None where the host has none of this UUID."""
         try:
-            return self._on(self._connections.main, uuid, domains.see)
+            return self._on(self._connections.main, "domain", uuid, domains.see)
         except NotFound:
             return None
 
     def domain_xml(self, uuid: str, kind: XmlKind) -> str:
         """Return a domain's XML; MIGRATABLE and INACTIVE carry secrets."""
-        return self._on(self._connections.main, uuid, lambda domain: domains.read_xml(domain, kind))
+        return self._on(self._connections.main, "domain_xml", uuid, lambda domain: domains.read_xml(domain, kind))
 
     def thread_masks(self, uuid: str) -> ThreadMasks:
         """Return the kernel's affinity masks of a running domain's vCPU and IO threads."""
-        return self._on(self._connections.main, uuid, pins.read_masks)
+        return self._on(self._connections.main, "thread_masks", uuid, pins.read_masks)
 
     def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:
         """Return one sentence for each link that is missing or down here."""
-        return self._connections.main.call(lambda opened: vif.missing_links(opened, vifs))
+        return self._connections.main.call(lambda opened: vif.missing_links(opened, vifs), what="check_vifs")
 
     # writing
 
     def set_ownership(self, uuid: str, ownership: Ownership | None) -> None:
         """Write or remove our metadata element, live and persistent."""
-        self._on(self._connections.main, uuid, lambda domain: domains.write_ownership(domain, ownership))
+        self._on(
+            self._connections.main, "set_ownership", uuid, lambda domain: domains.write_ownership(domain, ownership)
+        )
 
     def plug_vifs(self, instance: Instance) -> None:
         """Verify the links of the instance's NICs: libvirt itself makes taps and macvtaps on them (see `vif`)."""
@@ -115,7 +122,8 @@ class LibvirtHypervisor(ClosesOnExit):
         self._connections.main.call(
             lambda opened: pins.write_pins(
                 opened, opened.lookupByUUIDString(uuid), vcpus, emulator, persistent=persistent
-            )
+            ),
+            what="set_pins",
         )
 
     def resume(self, uuid: str) -> None:
@@ -125,7 +133,7 @@ class LibvirtHypervisor(ClosesOnExit):
             if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
                 domain.resume()
 
-        self._on(self._connections.control, uuid, run)
+        self._on(self._connections.control, "resume", uuid, run)
 
     # migrating
 
@@ -135,16 +143,16 @@ class LibvirtHypervisor(ClosesOnExit):
 
     def job(self, uuid: str) -> JobInfo | None:
         """Return the progress of the domain's migration job, on the connection for job control."""
-        return self._job_of(uuid, jobs.read_job)
+        return self._job_of("job", uuid, jobs.read_job)
 
     def completed_job(self, uuid: str) -> JobInfo | None:
         """Return the figures of the domain's last migration."""
-        return self._job_of(uuid, jobs.read_completed_job)
+        return self._job_of("completed_job", uuid, jobs.read_completed_job)
 
     def abort_job(self, uuid: str) -> None:
         """Give up the domain's job; without one nothing happens."""
         try:
-            self._on(self._connections.control, uuid, jobs.abort)
+            self._on(self._connections.control, "abort_job", uuid, jobs.abort)
         except NotFound:  # it has left: the job ended before it could be aborted
             return
 
@@ -157,13 +165,18 @@ def live_migration(connection: Connection, call: MigrateCall) -> None:
     """
     parameters, flags = jobs.migrate_arguments(call)
 
-    domain = connection.call(lambda opened: opened.lookupByUUIDString(call.uuid))
+    domain = connection.call(lambda opened: opened.lookupByUUIDString(call.uuid), what="domain")
 
     def migrate(_: libvirt.virConnect) -> None:
         domain.migrateToURI3(call.dest_uri, parameters, flags)
 
     try:
-        connection.call(migrate, secrets=jobs.secrets_in(call.dest_xml, call.persistent_xml))
+        connection.call(
+            migrate,
+            what="live_migration",
+            secrets=jobs.secrets_in(call.dest_xml, call.persistent_xml),
+            limited=False,
+        )
     except NotFound as error:  # it was there a moment ago: a transient guest that ended while it was being moved
         raise HypervisorError(error.message, hint="the guest ended by itself while it was being moved") from None
 
