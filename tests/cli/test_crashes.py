@@ -154,3 +154,31 @@ def test_an_interrupted_command_ends_with_130(world, monkeypatch):
 
     monkeypatch.setattr(Ferry, "host_list", interrupted)
     assert app.run(["--db", world.db, "host", "list"]) == 130
+
+
+def test_a_migration_left_waiting_for_a_silent_host_ended_recover_with_0(fleet):
+    killed(fleet, "perform", after_bytes=16 << 20)
+    fleet.fleet.cut("controller", "alpha")
+    ran = fleet.run("migration", "recover", "-f", "json")
+    assert ran.code == 8
+    assert '"waiting"' in ran.out
+    fleet.fleet.heal()
+    assert fleet.told("migration", "recover")[0]["outcome"] == "recovered"
+
+
+def test_a_guest_that_is_gone_for_good_is_answered_for_by_a_person(fleet):
+    killed(fleet, "perform", after_bytes=16 << 20)
+    uuid = fleet.told("instance", "show", "db1")["uuid"]
+    ran = fleet.run("migration", "recover", "1", "--answer", "guest-is-gone")
+    assert ran.code == 3
+    assert "db1 is not gone: source alpha: running" in ran.err
+    fleet.fleet.end_guest("alpha", uuid, "destroyed")
+    fleet.fleet.advance(3)
+    del fleet.fleet.hosts["alpha"].domains[uuid]
+    assert fleet.run("migration", "recover", "1").code == 7
+    assert fleet.run("migration", "recover", "--answer", "guest-is-gone").code == 2, "of which migration?"
+    ran = fleet.run("migration", "recover", "1", "--answer", "guest-is-gone")
+    assert ran.code == 0, ran.err
+    assert fleet.told("instance", "list") == []
+    assert not held(fleet, "alpha")
+    assert not held(fleet, "beta")

@@ -67,9 +67,8 @@ class Site:
             lambda record: self.fleet.hypervisor(record.name),
             audit or self.audit,
             on_progress or (lambda migration, job: self.progress.append((migration, job))),
-            sleep=self.fleet.advance,
             clock=lambda: self.fleet.now_s,
-            **{"poll_s": 0.001, "waits": 5, **more},
+            **{"sleep": self.fleet.advance, "poll_s": 0.001, "waits": 5, **more},
         )
 
     def guest(self, name="db1", cpus=(2, 4, 8, 10), host="alpha", *, adopted=True, persistent=True, **more):

@@ -26,10 +26,14 @@ def test_a_later_process_of_the_same_pid_is_another_one():
     assert is_gone(f"{socket.gethostname()}:{os.getpid()}:1", 0)
 
 
-@pytest.mark.parametrize("controller", ["", "elsewhere:1:2", "nonsense", "a:b:c"])
+@pytest.mark.parametrize("controller", ["elsewhere:1:2", "nonsense", "a:b:c"])
 def test_elsewhere_only_silence_speaks(controller):
     assert not is_gone(controller, SILENCE_S - 1, hostname="here")
     assert is_gone(controller, SILENCE_S + 1, hostname="here")
+
+
+def test_a_migration_that_nobody_names_is_nobody_s_at_once():
+    assert is_gone("", 0)
 
 
 def test_two_engines_of_one_process_are_two_controllers_and_neither_is_gone():

@@ -10,7 +10,7 @@ from numaferry.cli.kit import Session, command_options, examples, table
 from numaferry.cli.placements import pin_table
 from numaferry.cli.progress import make_watch
 from numaferry.cli.words import clock
-from numaferry.errors import NeedsPerson
+from numaferry.errors import HostUnreachable, NeedsPerson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,21 +65,33 @@ def abort(session: Session, migration: str) -> None:
 
 @migration.command()
 @click.argument("migration", required=False)
+@click.option(
+    "--answer",
+    type=click.Choice(["guest-is-gone"]),
+    help="Say what became of the guest, where a person is needed; refused unless both hosts bear it out now.",
+)
 @command_options
-@examples("numaferry migration recover", "numaferry migration recover 3")
-def recover(session: Session, migration: str | None) -> None:
+@examples(
+    "numaferry migration recover",
+    "numaferry migration recover 3",
+    "numaferry migration recover 3 --answer guest-is-gone",
+)
+def recover(session: Session, migration: str | None, answer: str | None) -> None:
     """Take over migrations whose controller died: ask both hosts, then finish, roll back or adopt the running job.
 
-    Without MIGRATION: all that nobody drives. Ends with 7 where one needs a person.
+    Without MIGRATION: all that nobody drives. Ends with 7 where one needs a person, else with 8 where one waits for a
+    host that can't be asked.
     """
     watch = make_watch()
     try:
-        done = session.ferry().migration_recover(migration, watch=watch)
+        done = session.ferry().migration_recover(migration, answer=answer, watch=watch)
     finally:
         watch.close()
     session.show(done, lambda: _recovered(done))
-    if any(one.outcome == "needs a person" for one in done):
-        click.get_current_context().exit(NeedsPerson.exit_code)
+    outcomes = {one.outcome for one in done}
+    for outcome, error in (("needs a person", NeedsPerson), ("waiting", HostUnreachable)):
+        if outcome in outcomes:
+            click.get_current_context().exit(error.exit_code)
 
 
 def _list(lines: Sequence[MigrationLine]) -> RenderableType:

@@ -36,9 +36,11 @@ def start_time(pid: int) -> str:
 def is_gone(controller: str, silent_s: float, *, hostname: str | None = None) -> bool:
     """Tell whether nobody drives a migration any more.
 
-    `controller` is what the migration's row names ("" before anybody did), `silent_s` how long ago it was written to.
-    On this machine the process is looked up; on another one only its silence speaks.
+    `controller` is what the migration's row names ("": nobody, or who drove it has let go), `silent_s` how long ago it
+    was written to. On this machine the process is looked up; on another one only its silence speaks.
     """
+    if not controller:
+        return True
     match controller.rsplit(":", 2):
         case [host, pid, started] if pid.isdecimal() and host == (hostname or socket.gethostname()):
             return start_time(int(pid)) != started.partition(".")[0]

@@ -10,8 +10,9 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from numaferry.errors import LedgerError
+from numaferry.errors import LedgerError, NumaferryError
 from numaferry.migration import controllers
+from numaferry.migration.answers import Answer, guest_is_gone
 from numaferry.migration.converge import Convergence, complete, take
 from numaferry.migration.move import Move, TakenOver, Tools
 from numaferry.migration.shortlist import choose_and_claim
@@ -116,6 +117,18 @@ class MigrationEngine:
             self._take_over(move, left_by)
             return Convergence(move).run()
 
+    def answer(self, migration_id: int, answer: Answer, *, left_by: str | None = None) -> Migration:
+        """Take over a migration and end it as a person says, if both hosts agree; see `migration.answers`.
+
+        Raises Conflict with the evidence where they do not, or where another controller has taken over (`left_by`, as
+        with `recover`), and HostUnreachable.
+        """
+        with self._move(migration_id) as move:
+            if not move.migration.in_progress:
+                return move.migration
+            self._take_over(move, left_by)
+            return {Answer.GUEST_IS_GONE: guest_is_gone}[answer](move)
+
     def abort(self, migration_id: int) -> Migration:
         """Ask for a migration to be given up: its driver stops before the job, or aborts the job at its next poll.
 
@@ -128,8 +141,23 @@ class MigrationEngine:
         move = Move.load(self._tools, migration_id)
         try:
             yield move
+        except Exception as error:
+            self._let_go(move, error)
+            raise
         finally:
             move.close()
+
+    def _let_go(self, move: Move, error: Exception) -> None:
+        """Take our name off a migration that is left before its end: this process may live on, and drives it no more.
+
+        Where another one drives it by now, or the ledger can't be written, nothing is done.
+        """
+        ledger, name = self._tools.ledger, self._tools.controller
+        with suppress(NumaferryError):
+            now = ledger.migration(move.migration.id)
+            if now.in_progress and now.controller == name:
+                sentence = f"{name} lets go of it: {error}"
+                ledger.set_migration(now.id, sentence=sentence, controller="", expected_controller=name)
 
     def _take_over(self, move: Move, left_by: str | None = None) -> None:
         """Write our name into the migration; whoever drove it finds out before it touches a host again."""

@@ -217,11 +217,13 @@ class Ferry:
 
         return moves.abort(self.ledger, self._reach, ref)
 
-    def migration_recover(self, ref: str | None = None, *, watch: Watch | None = None) -> tuple[Recovered, ...]:
+    def migration_recover(
+        self, ref: str | None = None, *, answer: str | None = None, watch: Watch | None = None
+    ) -> tuple[Recovered, ...]:
         """Converge one migration, or all whose controller is gone; see `service.moves.recover`."""
         from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
 
-        return moves.recover(self.ledger, self._reach, ref, watch=watch)
+        return moves.recover(self.ledger, self._reach, ref, answer=answer, watch=watch)
 
     # -- explaining
 

@@ -7,9 +7,18 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from numaferry.errors import Conflict, HostUnreachable, MigrationFailed, NeedsPerson, NumaferryError
+from numaferry.errors import (
+    Conflict,
+    HostUnreachable,
+    InvalidInput,
+    LedgerError,
+    MigrationFailed,
+    NeedsPerson,
+    NumaferryError,
+)
 from numaferry.migration import controllers
 from numaferry.migration.checks import check_can_live_migrate_source, look_at_source, refuse
+from numaferry.migration.move import TakenOver
 from numaferry.migration.recovery import decisions
 from numaferry.model import IN_PROGRESS, MigrationStatus
 from numaferry.scheduler import select_destinations
@@ -224,12 +233,17 @@ def abandoned(move: Migration) -> bool:
 
 
 def recover(
-    ledger: Ledger, reach: Reach, ref: str | None = None, *, watch: Watch | None = None
+    ledger: Ledger, reach: Reach, ref: str | None = None, *, answer: str | None = None, watch: Watch | None = None
 ) -> tuple[Recovered, ...]:
     """Converge one migration, or all in progress whose controller is gone, by what both hosts say.
 
-    Raises NotFound, and Conflict where the one that is named has ended or is being driven.
+    `answer` is what a person says of the one that is named (`migration.answers`). Raises NotFound, and Conflict where
+    the one that is named has ended or is being driven, or where the hosts do not bear the answer out.
     """
+    if answer and ref is None:
+        raise InvalidInput(
+            "an answer is given to one migration", hint="name it: numaferry migration list --in-progress"
+        )
     if ref is None:
         return tuple(_recover(ledger, reach, move, watch) for move in stale(ledger))
     move = ledger.migration(ref)
@@ -243,7 +257,18 @@ def recover(
             f"migration {move.id} is being driven by {move.controller}",
             hint=f"let it work, or give the migration up: numaferry migration abort {move.id}",
         )
-    return (_recover(ledger, reach, move, watch),)
+    return (_answer(ledger, reach, move, answer, watch) if answer else _recover(ledger, reach, move, watch),)
+
+
+def _answer(ledger: Ledger, reach: Reach, move: Migration, answer: str, watch: Watch | None) -> Recovered:
+    """End one migration as a person says, and say what it was held against."""
+    from numaferry.migration.answers import Answer  # noqa: PLC0415  (only who answers needs it)
+
+    name = name_of(ledger, move)
+    if watch is not None:
+        watch.started(migration_line(move, name))
+    now = engine_for(ledger, reach, watch).answer(move.id, Answer(answer), left_by=move.controller)
+    return Recovered(migration_line(now, name), "recovered", now.reason)
 
 
 def _recover(ledger: Ledger, reach: Reach, move: Migration, watch: Watch | None) -> Recovered:
@@ -258,6 +283,10 @@ def _recover(ledger: Ledger, reach: Reach, move: Migration, watch: Watch | None)
         engine_for(ledger, reach, watch).recover(move.id, left_by=move.controller)
     except NeedsPerson as error:
         outcome, ending = "needs a person", f"{error.message}. {error.hint}".strip()
+    except TakenOver as error:
+        outcome, ending = "left alone", error.message
+    except LedgerError:
+        raise
     except NumaferryError as error:
         ending = error.message
     now = ledger.migration(move.id)

@@ -251,7 +251,7 @@ class Recovered:
     """What became of one migration at `migration recover`."""
 
     migration: MigrationLine
-    #: recovered, left alone, needs a person
+    #: recovered, waiting (for a host), left alone (another controller drives it), needs a person
     outcome: str
     sentence: str
 
