@@ -157,7 +157,7 @@ class HostError(NumaferryError):
 
 
 class HostUnreachable(HostError):
-    """No connection to the host's libvirtd."""
+    """No connection to the host's libvirtd, or no answer in time."""
 
     code = "host-unreachable"
     retryable = True

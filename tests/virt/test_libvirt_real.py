@@ -16,6 +16,7 @@ import pytest
 from numaferry.errors import HostUnreachable, HypervisorError, NotFound
 from numaferry.lab.guests import BridgeNic, GuestCell, GuestSpec, MacvtapNic, domain_xml, put_in_share
 from numaferry.model import CpuSet, DomainState, MigrateCall, Ownership, Vif, VifKind, XmlKind
+from numaferry.virt.libvirt.driver import LibvirtHypervisor
 
 pytestmark = pytest.mark.lab
 
@@ -382,3 +383,19 @@ def test_a_paused_guest_is_resumed_and_a_running_one_left_alone(real_lab, real_h
     assert (hypervisor.domain(uuid).state, hypervisor.domain(uuid).state_reason) == (DomainState.RUNNING, "unpaused")
     with pytest.raises(NotFound):
         hypervisor.resume("11111111-2222-3333-4444-555555555555")
+
+
+def test_a_libvirtd_that_is_stopped_is_given_up_after_the_limit_and_asked_again_when_it_goes_on(real_lab):
+    """Stopped whole, keep-alive would tell after 25 s; with a hung worker nothing would: the limit of a call does."""
+    host = real_lab.hosts[0]
+    with LibvirtHypervisor(host.uri, call_timeout_s=2.0) as hypervisor:
+        assert hypervisor.facts().uuid
+        host.exec("kill -STOP $(cat /run/libvirtd.pid)")
+        try:
+            started = time.monotonic()
+            with pytest.raises(HostUnreachable, match=r"no answer to free_pages within 2 s"):
+                hypervisor.free_pages()
+            assert time.monotonic() - started < 10
+        finally:
+            host.exec("kill -CONT $(cat /run/libvirtd.pid)")
+        assert hypervisor.free_pages()
