@@ -139,7 +139,7 @@ class PagesOnTheCells:
     def mend(self, stage: Stage) -> None:
         """Power the guest off and on: its pages come back where its persistent XML, and so the claim, wants them.
 
-        Moving them back would do on real hardware; a nested guest under emulation does not survive the first move.
+        Moving them back would leave open whether all of them came from there.
         """
         stage.virsh(stage.dest, "destroy", "db1")
         stage.watch_anew("db1")

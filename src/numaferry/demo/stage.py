@@ -53,17 +53,14 @@ class Stage:
     lab: Lab
     teller: Teller
     watches: dict[str, SerialWatch] = attrs.field(factory=dict)
-    domain_type: str = "kvm"
 
     @classmethod
     def up(cls, kind: str, teller: Teller, notations: tuple[str, ...]) -> Stage:
-        """Take down what an earlier demo left, bring a fresh lab up and find out whether nested KVM works in it."""
+        """Take down what an earlier demo left, bring a fresh lab up."""
         control.down(name=NAME, say=teller.line)
         lab = control.up(kind, name=NAME, notations=notations, say=teller.line)  # type: ignore[arg-type]
         stage = cls(lab, teller)
         stage.folder.mkdir(mode=0o700, exist_ok=True)
-        if kind == "namespaces" or stage.source.exec("test -c /dev/kvm").exit_code != 0:
-            stage.domain_type = "qemu"
         return stage
 
     @property

@@ -253,11 +253,11 @@ class Phase:
 
 
 PHASES = (
-    Phase("(a) What people do today: virsh migrate, and two guests share CPUs", 60, today),
-    Phase("Start db1, tell numaferry of both hosts, adopt their guests", 30, manage),
-    Phase("(b) Move db1 with numaferry", 40, move),
-    Phase("(c) Prove it from inside the destination host", 20, prove),
-    Phase("(d) A move that can't fit, explained, and made to fit", 90, explain),
-    Phase("(e) Kill the controller in the middle; the job is adopted and finished", 60, crash),
+    Phase("(a) What people do today: virsh migrate, and two guests share CPUs", 40, today),
+    Phase("Start db1, tell numaferry of both hosts, adopt their guests", 20, manage),
+    Phase("(b) Move db1 with numaferry", 30, move),
+    Phase("(c) Prove it from inside the destination host", 10, prove),
+    Phase("(d) A move that can't fit, explained, and made to fit", 70, explain),
+    Phase("(e) Kill the controller in the middle; the job is adopted and finished", 45, crash),
 )
 PROOFS = 8
