@@ -1,11 +1,14 @@
 """The smaller demos run as a user runs them; spoiled, they end non-zero; every line says which kind they are."""
 
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from numaferry.lab import lab_directory
 
 
 def demo(**environment):
@@ -38,6 +41,20 @@ def test_an_unknown_word_is_refused_before_anything_starts(variable, value):
     assert ran.returncode == 2
     assert f"{variable}={value}" in ran.stderr
     assert "hint:" in ran.stderr
+
+
+def test_a_second_demo_does_not_take_the_first_ones_lab_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    place = lab_directory("demo")
+    place.mkdir(parents=True)
+    with (place / "playing").open("w", encoding="ascii") as first:
+        first.write("4711")
+        first.flush()
+        fcntl.flock(first, fcntl.LOCK_EX)
+        ran = demo(LAB="simulated", XDG_STATE_HOME=str(tmp_path))
+    assert ran.returncode == 3
+    assert "another demo is playing" in ran.stderr
+    assert "process 4711" in ran.stderr
 
 
 @pytest.mark.lab
