@@ -239,7 +239,8 @@ def end(stage: Stage, *, keep: bool) -> None:
     say(f"  .venv/bin/numaferry topology {stage.dest.name}")
     say(f"  .venv/bin/numaferry migrate db1 --dest {stage.dest.name} --dry-run")
     say(f"  .venv/bin/numaferry ledger explain {stage.source.name}")
-    say(f"  .venv/bin/numaferry lab exec --name demo {stage.source.name} -- virsh list --all")
+    say(f"  virsh -c {stage.source.uri} list --all")
+    say(f"  .venv/bin/numaferry lab exec --name demo {stage.source.name} -- ls /sys/class/net    # inside the host")
     say("  .venv/bin/numaferry lab down --name demo    # when you are done")
 
 

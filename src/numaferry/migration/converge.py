@@ -209,9 +209,11 @@ class Convergence:
         move = self.move
         if move.migration.status is not MigrationStatus.ERROR:
             move.commit(decision.sentence, event=Event.PUZZLE, reason=decision.sentence)
+        recover = f"numaferry migration recover {move.migration.id}"
         raise NeedsPerson(
             f"migration {move.migration.id} of {move.instance.name}: {decision.sentence}",
-            hint=f"look at both hosts; when one of them has let go: numaferry migration recover {move.migration.id}",
+            hint=f"look at both hosts; when only one has it: {recover}; when it is gone for good from both: "
+            f"{recover} --answer guest-is-gone",
         )
 
     def _give_up_waiting(self, decision: Decision) -> None:
