@@ -167,7 +167,7 @@ def test_the_exec_channel_is_for_its_owner_alone(hosts_lab: Lab) -> None:
     for host in hosts_lab.hosts:
         assert isinstance(host.access, SerialAccess)
         assert host.access.socket.stat().st_mode & 0o777 == 0o600
-    assert (hosts_lab.directory / "work").stat().st_mode & 0o777 == 0o700
+    assert (hosts_lab.directory / "run").stat().st_mode & 0o777 == 0o700
 
 
 def test_libvirts_capabilities_are_kept_for_the_next_lab(hosts_lab: Lab) -> None:

@@ -66,7 +66,7 @@ class Stage:
     @property
     def folder(self) -> Path:
         """Where the demo keeps its ledger and files."""
-        return self.lab.directory / "work" / "demo"
+        return self.lab.directory / "run" / "demo"
 
     @property
     def source(self) -> LabHost:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numaferry.lab.model import Kind, Lab
 
 JOURNAL_NAME = "journal.jsonl"
-WORK_NAME = "work"
+WORK_NAME = "run"
 FAILED_NAME = "failed"
 
 # the module of each kind; imported when asked for, since a machine may lack what one of them needs
