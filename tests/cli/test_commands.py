@@ -231,3 +231,9 @@ def test_the_fit_runs_on_a_file_of_cases(world):
     assert json.loads(ran.out)["id"] == "one"
     assert "1 cases" in ran.err
     assert world.ok("fit", "--cases", str(path), "-f", "json") == ran.out
+
+
+def test_an_audit_of_no_host_does_not_say_that_all_is_well(world):
+    said = world.ok("audit")
+    assert "Nothing was audited" in said
+    assert "agree" not in said

@@ -29,6 +29,22 @@ def test_simulated_demo_passes_and_every_line_is_labelled():
     assert all(line.startswith("[simulated] ") for line in ran.stdout.splitlines())
 
 
+def test_a_reader_that_goes_away_ends_the_demo_without_a_traceback():
+    words = f"{sys.executable} -m numaferry.demo | head -n 1"
+    ran = subprocess.run(  # noqa: S602 - the pipe is what is tested
+        words,
+        shell=True,
+        env={**os.environ, "LAB": "simulated"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.stdout.startswith("[simulated] ")
+    assert "nobody reads" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_spoiled_simulated_demo_fails():
     ran = demo(LAB="simulated", SABOTAGE="1")
     assert ran.returncode != 0

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def audit(session: Session, host: str | None) -> None:
     """Hold the ledger against reality: what was promised and is not so, what is used and was not promised.
 
-    Repairs promises only; no guest is ever stopped, paused or destroyed. Ends with 1 where something is wrong, else
-    with 8 where a host can't be asked.
+    Refreshes what is seen on the hosts; changes no promise, and no guest is ever stopped, paused or destroyed. Ends
+    with 1 where something is wrong, else with 8 where a host can't be asked.
     """
     report = session.ferry().audit(host)
     session.show(report, lambda: _render(report))
@@ -43,8 +43,10 @@ def _render(report: AuditReport) -> list[RenderableType]:
         for one in report.findings:
             found.add_row(one.host, one.severity, one.kind, one.subject, one.sentence, one.remedy)
         parts.append(found)
-    else:
+    elif report.cost_ms:
         parts.append("No findings: promises and reality agree.")
+    else:
+        parts.append("Nothing was audited: the ledger has no host that can be asked.")
     costs = ", ".join(f"{host} in {duration(cost)}" for host, cost in report.cost_ms.items())
     if costs:
         parts.append(f"audited: {costs}")

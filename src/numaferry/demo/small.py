@@ -93,9 +93,9 @@ def _namespaces(sabotage: str, keep: bool) -> int:  # noqa: FBT001 - one shape f
         for number, proof in enumerate(looked_at, start=1):
             tell.prove(number, proof)
         story.crash(tell, number=len(looked_at) + 1)
+        teller.line(f"{tell.shown} of {len(looked_at) + 1} proofs hold")
     finally:
         story.end(stage, keep=keep)
-    teller.line(f"{tell.shown} of {len(looked_at) + 1} proofs hold")
     return 0 if tell.shown == len(looked_at) + 1 else 1
 
 

@@ -37,10 +37,15 @@ class Teller:
     label: str = ""
 
     def line(self, text: str = "") -> None:
-        """Print one line, or several, each with the label."""
-        for part in text.splitlines() or [""]:
-            sys.stdout.write(f"{self.label}{part}\n")
-        sys.stdout.flush()
+        """Print one line, or several, each with the label; raises DemoFailed once nobody reads any more."""
+        try:
+            for part in text.splitlines() or [""]:
+                sys.stdout.write(f"{self.label}{part}\n")
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # what is told from here on (the lab's end) goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise DemoFailed("nobody reads the demo's output any more") from error
 
 
 @attrs.define
@@ -57,6 +62,8 @@ class Stage:
     @classmethod
     def up(cls, kind: str, teller: Teller, notations: tuple[str, ...]) -> Stage:
         """Take down what an earlier demo left, bring a fresh lab up."""
+        if control.status(NAME).state == "up":
+            teller.line("a lab of an earlier demo is still up: it is taken down now, and its ledger with it")
         control.down(name=NAME, say=teller.line)
         lab = control.up(kind, name=NAME, notations=notations, say=teller.line)  # type: ignore[arg-type]
         stage = cls(lab, teller)
