@@ -232,24 +232,17 @@ class ClaimsExact:
 
     def spoil(self, stage: Stage) -> None:
         """Delete a claimed CPU from the ledger by raw SQL, as a bad tool would."""
-        shutil.copyfile(_ledger_file(stage), _copy_of(stage))
-        with contextlib.closing(sqlite3.connect(_ledger_file(stage))) as database:
+        shutil.copyfile(stage.ledger_file, _copy_of(stage))
+        with contextlib.closing(sqlite3.connect(stage.ledger_file)) as database:
             database.execute("PRAGMA foreign_keys = OFF")
-            database.execute(SPOIL_SQL, {"host": stage.dest.name, "name": "db1"})
+            database.execute("DELETE FROM claim_cpu")
             database.commit()
 
     def mend(self, stage: Stage) -> None:
         """Put the ledger back as it was."""
         for suffix in ("-wal", "-shm"):
-            _ledger_file(stage).with_name(_ledger_file(stage).name + suffix).unlink(missing_ok=True)
-        shutil.copyfile(_copy_of(stage), _ledger_file(stage))
-
-
-SPOIL_SQL = "DELETE FROM claim_cpu"
-
-
-def _ledger_file(stage: Stage) -> Path:
-    return stage.folder / "ledger.sqlite"
+            stage.ledger_file.with_name(stage.ledger_file.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(_copy_of(stage), stage.ledger_file)
 
 
 def _copy_of(stage: Stage) -> Path:

@@ -86,9 +86,14 @@ class Stage:
         return self.lab.hosts[1]
 
     @property
+    def ledger_file(self) -> Path:
+        """The file of the demo's own ledger."""
+        return self.folder / "ledger.sqlite"
+
+    @property
     def ledger_url(self) -> str:
         """The demo's own ledger."""
-        return f"sqlite:///{self.folder / 'ledger.sqlite'}"
+        return f"sqlite:///{self.ledger_file}"
 
     @property
     def environment(self) -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -172,13 +170,10 @@ def _kill_in_the_middle(tell: Telling) -> None:
     try:
         processed, remaining = _in_the_middle(stage, controller)
     finally:
-        with_grace = controller.poll() is None
-        if with_grace:
-            os.kill(controller.pid, signal.SIGKILL)
+        controller.kill()
         controller.wait()
     tell.line(f"$ kill -9 {controller.pid}   # processed {processed} KiB, {remaining} KiB remaining")
-    job = stage.virsh(stage.dest, "domjobinfo", "db1", "--rawstats")
-    tell.line(f"  the job goes on without its controller: {'memory_remaining' in job}")
+    tell.line(f"  the job goes on without its controller: {'memory_remaining' in _job(stage)}")
 
 
 def _in_the_middle(stage: Stage, controller: subprocess.Popen[bytes]) -> tuple[int, int]:
