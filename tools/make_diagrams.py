@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from numaferry import errors
-from numaferry.ledger.triggers_sqlite import REFUSALS
+from numaferry.ledger.triggers import REFUSALS
 from numaferry.migration.evidence import DestWord, Phase
 from numaferry.migration.recovery import TABLES
 from numaferry.migration.states import TRANSITIONS, Event

@@ -16,6 +16,7 @@ VIR_ERR_NO_DOMAIN_METADATA: int
 VIR_ERR_NO_NETWORK: int
 VIR_ERR_INVALID_ARG: int
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET: int
+VIR_NODE_CPU_STATS_ALL_CPUS: int
 VIR_DOMAIN_XML_SECURE: int
 VIR_DOMAIN_XML_INACTIVE: int
 VIR_DOMAIN_XML_MIGRATABLE: int
@@ -76,6 +77,7 @@ class virConnect:  # noqa: N801  (the bindings' name)
     def isAlive(self) -> int: ...  # noqa: N802
     def close(self) -> int: ...
     def getLibVersion(self) -> int: ...  # noqa: N802
+    def getCPUStats(self, cpuNum: int, flags: int = 0) -> dict[str, int]: ...  # noqa: N802, N803
     def getVersion(self) -> int: ...  # noqa: N802
     def getHostname(self) -> str: ...  # noqa: N802
     def getCapabilities(self) -> str: ...  # noqa: N802

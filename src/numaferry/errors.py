@@ -10,6 +10,8 @@
     │   └── InvalidRequest          extra specs that contradict themselves; code = nova's exception name
     ├── RefusedError              understood, and not done, by rule                (exit 3)
     │   ├── Conflict                exists already, belongs to another ledger, has claims
+    │   │   ├── TakenOver             another controller drives this migration now
+    │   │   └── LeaseHeld             another controller may still be driving it; retryable
     │   ├── NotConfirmed            the host's dedicated set was never confirmed
     │   ├── NotManaged              the guest is off, not adopted, or another manager's
     │   └── TooOld                  libvirt, QEMU or the ledger's schema
@@ -23,6 +25,7 @@
     ├── LedgerError               the database is locked, foreign, newer, or broken (exit 9)
     │   ├── ClaimLost               another claim was committed first; retryable
     │   ├── Overcommitted           the schema refused what the solver allowed: a bug, told loudly
+    │   ├── LeaseLapsed             the lease could not be renewed in time, so no host is touched any more; retryable
     │   └── LedgerUnusable
     └── EnvironmentLacking        root, memory, disk, KVM, a package: this machine can't (exit 69)
 
@@ -97,6 +100,19 @@ class Conflict(RefusedError):
     """It exists already, belongs to another ledger, or still holds claims."""
 
     code = "conflict"
+
+
+class TakenOver(Conflict):
+    """Another controller drives this migration now: this one must not touch anything more."""
+
+    code = "taken-over"
+
+
+class LeaseHeld(Conflict):
+    """Another controller may still be driving this migration: its lease, or its longest call, is not over."""
+
+    code = "lease-held"
+    retryable = True
 
 
 class NotConfirmed(RefusedError):
@@ -187,6 +203,13 @@ class Overcommitted(LedgerError):
     """The schema refused rows that the solver allowed: a fault of ours, and nothing was promised."""
 
     code = "overcommitted"
+
+
+class LeaseLapsed(LedgerError):
+    """The lease on a migration could not be renewed in time: no host is touched any more until it is."""
+
+    code = "lease-lapsed"
+    retryable = True
 
 
 class LedgerUnusable(LedgerError):

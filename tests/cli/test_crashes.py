@@ -23,7 +23,8 @@ def orphan(world):
     with Ferry.open(world.db) as ferry:
         last = ferry.ledger.migrations()[-1]
         host = last.controller.split(":")[0]
-        ferry.ledger.set_migration(last.id, controller=f"{host}:999999999:1", sentence="the test killed it")
+        dead = f"{host}:999999999:1"
+        ferry.ledger.take_lease(last.id, dead, 30.0, grace_s=60.0, gone=last.controller, key=f"{last.id} killed")
 
 
 def killed(world, scenario_point, action="client-dies", **more):

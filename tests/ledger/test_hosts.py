@@ -149,6 +149,8 @@ def test_an_unreachable_host_takes_nobody_and_comes_back(fleet, make):
     fleet.set_host_state("B", "unreachable", "no route")
     assert not fleet.host("B").claimable
     fleet.update_host("B", make.facts("B"))
+    assert not fleet.host("B").claimable, "what runs there now is not known yet"
+    fleet.set_observed("B", [])
     assert fleet.live_migration_claim(guest.uuid, ["B"]).migration.dest == "B"
 
 

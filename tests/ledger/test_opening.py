@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
 from numaferry.errors import LedgerUnusable
-from numaferry.ledger import engine, open_ledger
+from numaferry.ledger import open_ledger, sqlite
+from numaferry.ledger.location import ledger_location
 
 
 def test_the_file_and_its_log_are_the_owners_alone(ledger, path):
@@ -45,15 +47,15 @@ def test_a_path_and_a_url_name_the_same_ledger(ledger, path, form):
 def test_the_environment_names_the_ledger_and_xdg_its_default(monkeypatch, tmp_path):
     monkeypatch.delenv("NUMAFERRY_DB", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert engine.ledger_path(None) == tmp_path / "numaferry" / "ledger.sqlite"
+    assert ledger_location().path == tmp_path / "numaferry" / "ledger.sqlite"
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
-    assert engine.ledger_path(None).is_absolute()
+    assert ledger_location().path.is_absolute()
     monkeypatch.setenv("NUMAFERRY_DB", str(tmp_path / "mine"))
-    assert engine.ledger_path(None) == tmp_path / "mine"
-    assert engine.ledger_path("sqlite:////else/where") == engine.Path("/else/where")
+    assert ledger_location().path == tmp_path / "mine"
+    assert ledger_location("sqlite:////else/where").path == Path("/else/where")
 
 
-@pytest.mark.parametrize("url", ["postgresql://db/numaferry", "sqlite://", "mysql+pymysql://root:secret@db/x"])
+@pytest.mark.parametrize("url", ["postgresql://root:secret@db", "sqlite://", "mysql+pymysql://root:secret@db/x"])
 def test_another_database_is_refused_without_its_password(url):
     with pytest.raises(LedgerUnusable) as caught:
         open_ledger(url)
@@ -94,7 +96,7 @@ def test_a_directory_is_no_ledger(tmp_path):
 
 
 def test_a_locked_ledger_says_so_and_may_be_tried_again(ledger, make, sql, monkeypatch, path):
-    monkeypatch.setattr(engine, "_PRAGMAS", ("PRAGMA foreign_keys = ON", "PRAGMA busy_timeout = 50"))
+    monkeypatch.setattr(sqlite, "PRAGMAS", ("PRAGMA foreign_keys = ON", "PRAGMA busy_timeout = 50"))
     impatient = open_ledger(str(path))
     sql.execute("BEGIN IMMEDIATE")
     with pytest.raises(LedgerUnusable, match="is locked") as caught:

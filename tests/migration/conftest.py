@@ -71,6 +71,21 @@ class Site:
             **{"sleep": self.fleet.advance, "poll_s": 0.001, "waits": 5, **more},
         )
 
+    def recover(self, number, *, left_by=None, **engine):
+        """What a new controller does with the migration of one that is known to be dead."""
+        gone = self.ledger.migration(number).controller if left_by is None else left_by
+        return self.engine(**engine).recover(number, left_by=gone)
+
+    def answer(self, number, answer, **engine):
+        """What a person answers for the migration of a controller that is known to be dead."""
+        gone = self.ledger.migration(number).controller
+        return self.engine(**engine).answer(number, answer, left_by=gone)
+
+    def taken_over(self, number, by="another"):
+        """Let another controller take a migration whose driver it holds to be dead."""
+        gone = self.ledger.migration(number).controller
+        return self.ledger.take_lease(number, by, 30.0, grace_s=60.0, gone=gone, key=f"{number} taken by {by}")
+
     def guest(self, name="db1", cpus=(2, 4, 8, 10), host="alpha", *, adopted=True, persistent=True, **more):
         """Start a guest and, unless told otherwise, adopt it as it is; returns its UUID.
 

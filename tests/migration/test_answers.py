@@ -39,10 +39,10 @@ def ended(site, uuid):
 def test_a_guest_that_was_gone_for_good_held_both_claims_for_ever(site, number, uuid, asked):
     if asked:
         with pytest.raises(NeedsPerson, match="has no such domain"):
-            site.engine().recover(number)
+            site.recover(number)
     with pytest.raises(Conflict, match="is being moved"):
         site.ledger.forget_instance(uuid)
-    ended = site.engine().answer(number, GONE)
+    ended = site.answer(number, GONE)
     assert ended.status is MigrationStatus.CANCELLED
     assert "source alpha: has no such domain; dest beta: has no such domain" in ended.reason
     assert site.holders(uuid) == {}
@@ -55,11 +55,11 @@ def test_a_guest_that_was_gone_for_good_held_both_claims_for_ever(site, number, 
 
 def test_a_guest_that_runs_is_not_forgotten_because_a_person_says_it_is_gone(site, number, uuid):
     with pytest.raises(Conflict, match=r"db1 is not gone: source alpha: running .*; dest beta: ") as caught:
-        site.engine().answer(number, GONE)
+        site.answer(number, GONE)
     assert f"numaferry migration recover {number}" in caught.value.hint
     assert set(site.holders(uuid)) == {"alpha", "beta"}
     assert site.ledger.migration(number).controller == "", "who answered lets go of it"
-    site.engine().recover(number)
+    site.recover(number)
     site.settled(uuid, moved=True)
 
 
@@ -68,7 +68,7 @@ def test_a_guest_that_runs_is_not_forgotten_because_a_person_says_it_is_gone(sit
 def test_a_silent_host_is_no_witness_that_a_guest_is_gone(site, number, uuid, host):
     site.fleet.cut("controller", host)
     with pytest.raises(HostUnreachable, match=f"{host}: can't be asked"):
-        site.engine().answer(number, GONE)
+        site.answer(number, GONE)
     assert set(site.holders(uuid)) == {"alpha", "beta"}
 
 
@@ -78,7 +78,7 @@ def test_another_machine_is_no_witness_that_a_guest_is_gone(site, number, uuid, 
     site.fleet.hosts[host].uuid = "00000000-0000-4000-8000-00000000beef"
     site.audit(host)
     with pytest.raises(Conflict, match=f"what answers as {host} is machine 00000000"):
-        site.engine().answer(number, GONE)
+        site.answer(number, GONE)
     assert set(site.holders(uuid)) == {"alpha", "beta"}
 
 
@@ -92,8 +92,7 @@ def test_a_guest_that_comes_between_the_two_looks_is_kept(site, number, uuid):
         looks.append(seconds)
         site.fleet.start_guest("alpha", xml, persistent=False)
 
-    engine = site.engine(sleep=comes_back)
     with pytest.raises(Conflict, match="is not gone"):
-        engine.answer(number, GONE)
+        site.answer(number, GONE, sleep=comes_back)
     assert looks == [1.0]
     assert set(site.holders(uuid)) == {"alpha", "beta"}

@@ -53,9 +53,8 @@ def test_a_job_that_libvirt_does_not_abort_any_more_is_watched_on_instead_of_ask
     uuid = site.guest()
     number = left_running(site, point="perform", action="client-dies", after_bytes=10 << 20)
     site.fleet.inject(point="call.abort_job", action="refuse", times=20)
-    engine = site.engine()
-    engine.abort(number)
-    engine.recover(number)
+    site.engine().abort(number)
+    site.recover(number)
     assert not [sentence for sentence in site.sentences(number) if "lost sight" in sentence]
     site.settled(uuid)
 
@@ -73,9 +72,9 @@ def test_a_call_of_a_dead_controller_that_begins_during_the_roll_back_does_not_l
             with contextlib.suppress(ClientDied):
                 site.hypervisor("alpha").live_migration(call)
 
-    engine = site.engine(on_progress=begins)
-    call = make_call(Move.load(engine._tools, number))
-    assert engine.recover(number).status is MigrationStatus.COMPLETED
+    gone = site.ledger.migration(number)
+    call = make_call(Move.load(site.engine(controller=gone.controller)._tools, number))
+    assert site.recover(number, on_progress=begins).status is MigrationStatus.COMPLETED
     assert begun
     site.settled(uuid, moved=True)
 
@@ -121,7 +120,7 @@ def test_a_guest_that_another_migration_left_paused_is_not_resumed(site):
     domain = site.fleet.hosts["alpha"].domains[uuid]
     domain.state, domain.reason = DomainState.PAUSED, "migration"
     with pytest.raises(NeedsPerson, match="does not bear this migration's mark"):
-        site.engine().recover(number)
+        site.recover(number)
     assert site.fleet.running_on(uuid) == ()
     assert set(site.holders(uuid)) == {"alpha", "beta"}
 
@@ -135,5 +134,5 @@ def test_a_guest_is_not_resumed_because_another_machine_answers_for_the_destinat
     if audited:
         site.audit("beta")
     with pytest.raises(NeedsPerson, match="is not the machine that the guest was sent to"):
-        site.engine().recover(number)
+        site.recover(number)
     assert site.fleet.running_on(uuid) == ()

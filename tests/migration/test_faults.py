@@ -70,7 +70,7 @@ def recovered(site):
     site.fleet.advance(5)
     for migration in site.ledger.migrations():
         if migration.in_progress:
-            site.engine().recover(migration.id)
+            site.recover(migration.id)
 
 
 ERRORS = [HypervisorError("libvirt says no"), RuntimeError("a bug of ours")]

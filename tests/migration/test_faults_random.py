@@ -53,7 +53,7 @@ def strike_and_recover(site, drawn):
         for migration in site.ledger.migrations():
             if migration.in_progress:
                 with contextlib.suppress(HostUnreachable, ClientDied, NumaferryError):
-                    site.engine().recover(migration.id)
+                    site.recover(migration.id)
     return uuid
 
 
@@ -82,7 +82,7 @@ def test_law_whatever_faults_come_together_nothing_is_leaked_lost_or_run_twice(s
             both = source is not None and dest is not None and source.state.active and dest.state.active
             assert both or not fleet.running_on(uuid), (drawn, site.story())
             with contextlib.suppress(NeedsPerson):
-                site.engine().recover(left[0].id)
+                site.recover(left[0].id)
         finally:
             ledger.close()
             fleet.close()

@@ -29,7 +29,7 @@ def test_a_job_whose_controller_was_killed_is_adopted_and_finished(site):
     job = site.hypervisor("alpha").job(uuid)
     assert 0 < job.memory_processed_bytes < job.memory_total_bytes
     site.progress.clear()
-    ended = site.engine(controller="the second one").recover(number)
+    ended = site.recover(number, controller="the second one")
     assert ended.status is MigrationStatus.COMPLETED
     assert ended.controller == "the second one"
     site.settled(uuid, moved=True)
@@ -44,7 +44,7 @@ def test_a_job_whose_controller_was_killed_is_adopted_and_finished(site):
 def test_pages_are_verified_after_a_take_over_too_since_the_count_before_was_noted(site):
     site.guest()
     number = begun(site, "client-dies-in-perform")
-    site.engine().recover(number)
+    site.recover(number)
     [read] = [sentence for sentence in site.sentences(number) if sentence.startswith("read back")]
     assert "as claimed; 2048 KiB pages on cell 1" in read
     assert "6 verified" in read
@@ -54,7 +54,7 @@ def test_a_guest_left_paused_on_the_source_with_nothing_on_the_destination_is_re
     uuid = site.guest()
     number = begun(site, "paused-on-source")
     assert site.fleet.running_on(uuid) == ()
-    assert site.engine().recover(number).status is MigrationStatus.FAILED
+    assert site.recover(number).status is MigrationStatus.FAILED
     site.settled(uuid, moved=False)
     assert any(sentence.startswith("resuming on the source") for sentence in site.sentences(number))
 
@@ -65,7 +65,7 @@ def test_a_guest_that_ends_by_itself_ends_the_migration_as_cancelled(site, reaso
     number = begun(site, point="perform", action="client-dies", after_bytes=10 << 20)
     site.fleet.end_guest("alpha", uuid, reason)
     site.fleet.advance(3)
-    ended = site.engine().recover(number)
+    ended = site.recover(number)
     assert ended.status is MigrationStatus.CANCELLED
     assert f"shutoff ({reason})" in ended.reason
     assert list(site.holders(uuid)) == ["alpha"], "destination freed, source kept"
@@ -80,7 +80,7 @@ def test_a_guest_that_is_on_both_hosts_is_not_touched_and_a_person_is_called(sit
         site.fleet.force_running("alpha", uuid)
     story = len(site.fleet.story)
     with pytest.raises(NeedsPerson) as caught:
-        site.engine().recover(number)
+        site.recover(number)
     assert f"source alpha: {copy}" in caught.value.message
     assert "dest beta: running" in caught.value.message
     assert "nothing was touched" in caught.value.message
@@ -89,7 +89,7 @@ def test_a_guest_that_is_on_both_hosts_is_not_touched_and_a_person_is_called(sit
     assert site.fleet.story[story:] == [], "something was touched"
     # a person looks, and lets the copy on the source go
     site.fleet.end_guest("alpha", uuid, "destroyed")
-    assert site.engine().recover(number).status is MigrationStatus.COMPLETED
+    assert site.recover(number).status is MigrationStatus.COMPLETED
     assert list(site.holders(uuid)) == ["beta"]
     assert site.fleet.running_on(uuid) == ("beta",)
 
@@ -103,20 +103,20 @@ def test_a_host_that_can_t_be_asked_is_waited_for_with_both_claims_held(site, ho
         site.fleet.cut("alpha", "beta")
         site.fleet.advance(5)
     with pytest.raises(HostUnreachable) as caught:
-        site.engine().recover(number)
+        site.recover(number)
     assert "can't be asked" in caught.value.message
     assert "migration recover" in caught.value.hint
     assert set(site.holders(uuid)) == {"alpha", "beta"}
     assert site.ledger.migration(number).in_progress
     site.fleet.heal()
-    site.engine().recover(number)
+    site.recover(number)
     site.settled(uuid)
 
 
 def test_a_migration_that_nobody_began_to_drive_is_rolled_back_by_recover(site):
     uuid = site.guest()
     migration = site.engine().start(site.ledger.instance("db1"), "beta")
-    assert site.engine().recover(migration.id).status is MigrationStatus.FAILED
+    assert site.recover(migration.id).status is MigrationStatus.FAILED
     site.settled(uuid, moved=False)
 
 
@@ -143,7 +143,7 @@ def test_a_controller_that_was_taken_over_touches_nothing_more(site):
     def taken_over(migration, _job):
         if migration.step == "live_migration" and not seen:
             seen.append(migration)
-            site.ledger.set_migration(migration.id, sentence="another takes over", controller="another")
+            site.taken_over(migration.id)
 
     engine = site.engine(on_progress=taken_over)
     migration = engine.start(site.ledger.instance("db1"), "beta")
@@ -152,7 +152,7 @@ def test_a_controller_that_was_taken_over_touches_nothing_more(site):
     assert caught.value.code == "taken-over"
     assert site.fleet.running_on(uuid) == ("alpha",)
     assert set(site.holders(uuid)) == {"alpha", "beta"}
-    site.engine(controller="another").recover(migration.id)
+    site.recover(migration.id, controller="another")
     site.settled(uuid, moved=False)
 
 
@@ -161,12 +161,12 @@ def test_of_two_that_found_a_controller_gone_the_second_leaves_the_first_alone(s
     uuid = site.guest()
     number = begun(site, point="perform", action="client-dies", after_bytes=10 << 20)
     gone = site.ledger.migration(number).controller
-    site.ledger.set_migration(number, sentence="the first takes over", controller="the first")
+    site.taken_over(number, "the first")
     with pytest.raises(NumaferryError) as caught:
-        site.engine().recover(number, left_by=gone)
+        site.recover(number, left_by=gone)
     assert caught.value.code == "taken-over"
     assert site.ledger.migration(number).controller == "the first"
-    site.engine(controller="the first").recover(number, left_by="the first")
+    site.recover(number, left_by="the first", controller="the first")
     site.settled(uuid, moved=True)
 
 
@@ -186,7 +186,7 @@ def test_a_source_that_is_lost_during_the_roll_back_is_waited_for_with_the_claim
     assert set(site.holders(uuid)) == {"alpha", "beta"}
     assert any("rollback_live_migration has to wait" in sentence for sentence in site.sentences())
     site.fleet.heal()
-    site.engine().recover(migration.id)
+    site.recover(migration.id)
     site.settled(uuid, moved=False)
 
 
@@ -196,10 +196,10 @@ def test_a_destination_that_receives_for_ever_with_no_job_is_a_person_s_matter(s
     xml = site.xml(cpus=(3, 5, 9, 11), link="enp7s0").replace("<name>", f"<uuid>{uuid}</uuid><name>", 1)
     site.fleet.hosts["beta"].begin(xml, reason="migration")
     with pytest.raises(NeedsPerson) as caught:
-        site.engine().recover(number)
+        site.recover(number)
     assert "dest beta: paused (migration)" in caught.value.message
     assert site.ledger.migration(number).status is MigrationStatus.ERROR
     assert set(site.holders(uuid)) == {"alpha", "beta"}
     site.fleet.end_guest("beta", uuid, "destroyed")
-    assert site.engine().recover(number).status is MigrationStatus.FAILED
+    assert site.recover(number).status is MigrationStatus.FAILED
     site.settled(uuid, moved=False)

@@ -29,7 +29,7 @@ class TakesTheSecond:
 
     def started(self, line):
         if line.id == 1:
-            self.ledger.set_migration(2, sentence="another takes over", controller=ANOTHER)
+            self.ledger.take_lease(2, ANOTHER, 30.0, grace_s=60.0, gone=GONE, key="the other one's")
 
     def progress(self, migration, job):
         """Nothing to show."""
@@ -52,7 +52,7 @@ def test_recovering_all_does_not_take_a_migration_from_who_drives_it_by_then(tmp
         engine = engine_for(ferry.ledger, ferry._reach)
         for name in ("one", "two"):
             move = engine.start(ferry.ledger.instance(name), "beta")
-            ferry.ledger.set_migration(move.id, sentence="its controller is killed", controller=GONE)
+            ferry.ledger.take_lease(move.id, GONE, 30.0, grace_s=60.0, gone=move.controller, key=f"{move.id} killed")
         ferry.migration_recover(watch=TakesTheSecond(ferry.ledger))
         assert not ferry.ledger.migration(1).in_progress
         assert ferry.ledger.migration(2).in_progress

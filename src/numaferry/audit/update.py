@@ -68,7 +68,7 @@ def promises(ledger: Ledger, record: HostRecord) -> LedgerView:
     """Return what the ledger says of a host, with every migration in progress anywhere."""
     view = ledger.view(record.name)
     here = ledger.instances(record.name)
-    claims = {one.instance_uuid: one.claim_id for one in view.holdings}
+    claims = {one.instance_uuid: one.claim_id for one in view.holdings if one.current}
     current = tuple(
         Promised(one.uuid, one.name, Side.CURRENT, one.numa_topology, claims.get(one.uuid, "")) for one in here
     )

@@ -147,7 +147,8 @@ class _Simulated:
         """Let the ledger name a process that is no more: the simulated controller died, but this process lives on."""
         with Ferry.open(self._ledger_url) as ferry:
             gone = f"{socket.gethostname()}:999999999:1"
-            ferry.ledger.set_migration(2, controller=gone, sentence="the simulation ended the controller's process")
+            now = ferry.ledger.migration(2)
+            ferry.ledger.take_lease(2, gone, 30.0, grace_s=60.0, gone=now.controller, key="the simulation's")
 
     @property
     def _ledger_url(self) -> str:

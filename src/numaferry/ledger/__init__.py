@@ -7,15 +7,20 @@ a snapshot, everything after is work that the ledger already allows.
 from __future__ import annotations
 
 from numaferry.ledger.amounts import move_request
+from numaferry.ledger.choice import Fit
 from numaferry.ledger.claims import ClaimStore, InstanceClaim, MoveClaim
-from numaferry.ledger.engine import ledger_path, open_engine
+from numaferry.ledger.copying import CopyStore
+from numaferry.ledger.devices import DeviceStore
+from numaferry.ledger.engine import open_engines
 from numaferry.ledger.events import Event, EventStore
 from numaferry.ledger.findings import FindingStore, StoredFinding
 from numaferry.ledger.flip import FlipStore
 from numaferry.ledger.hosts import HostRecord, HostStore
 from numaferry.ledger.instances import InstanceStore
+from numaferry.ledger.leases import LeaseStore
+from numaferry.ledger.location import ledger_location
 from numaferry.ledger.migrations import MigrationStore
-from numaferry.ledger.moves import Fit, Links, MoveStore
+from numaferry.ledger.moves import Links, MoveStore
 from numaferry.ledger.observed import ObservedStore
 from numaferry.ledger.views import HostView, Overfull, ViewStore
 from numaferry.model import ObservedUse
@@ -45,9 +50,12 @@ class Ledger(
     MoveStore,
     FlipStore,
     MigrationStore,
+    LeaseStore,
+    DeviceStore,
     EventStore,
     FindingStore,
     ViewStore,
+    CopyStore,
 ):
     """One open ledger. Safe to use from several threads; every method is one transaction.
 
@@ -58,8 +66,9 @@ class Ledger(
 def open_ledger(url: str | None = None) -> Ledger:
     """Open the ledger and create it where there is none.
 
-    `url` is ``sqlite:///PATH`` or a path; without it NUMAFERRY_DB, else ``$XDG_STATE_HOME/numaferry/ledger.sqlite``.
-    Raises LedgerUnusable for a ledger of a newer version, a locked, read-only or damaged file, or another's database.
+    `url` is a path, ``sqlite:///PATH`` or ``postgresql://USER@SERVER/DATABASE``; without it NUMAFERRY_DB, else
+    ``$XDG_STATE_HOME/numaferry/ledger.sqlite``. Raises LedgerUnusable for a ledger of another version, a locked,
+    read-only, damaged or unreachable database, or another's.
     """
-    path = ledger_path(url)
-    return Ledger(open_engine(path), path)
+    where = ledger_location(url)
+    return Ledger(*open_engines(where), where)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, select
 
 from numaferry.ledger import schema
+from numaferry.ledger.names import device_name
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
     from numaferry.ledger.amounts import Amount
     from numaferry.model import InstanceNumaTopology, PciDevice, Promise, Vif
@@ -60,13 +61,30 @@ def insert_claim(connection: Connection, rows: ClaimRows) -> str:
     of_instance = {"host_id": rows.host_id, "instance_uuid": rows.instance_uuid}
     if rows.cpus:
         cpus = [of_instance | {"cpu": cpu, "role": role} for cpu, role in sorted(rows.cpus.items())]
-        connection.execute(insert(schema.claim_cpu), cpus)
+        _hold(connection, schema.claim_cpu, cpus)
         links = [of_instance | {"claim_id": rows.id, "cpu": cpu} for cpu in sorted(rows.cpus)]
         connection.execute(insert(schema.claim_cpu_link), links)
+    if rows.pci_devices:
+        devices = [of_instance | {"device": device_name(device)} for device in rows.pci_devices]
+        _hold(connection, schema.claim_device, devices)
+        connection.execute(insert(schema.claim_device_link), [one | {"claim_id": rows.id} for one in devices])
     if rows.amounts:
         taken = [of_instance | {"claim_id": rows.id} | attrs.asdict(amount) for amount in rows.amounts]
         connection.execute(insert(schema.claim_amount), taken)
     return rows.id
+
+
+def _hold(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Insert what the instance is to own on a host, but for what it owns there already by its other claim (a re-pin).
+
+    The role of a CPU is that of the first claim that took it. A row of another instance is refused by the key.
+    """
+    unit = next(name for name in ("cpu", "device") if name in table.c)
+    this = (table.c.host_id == rows[0]["host_id"]) & (table.c.instance_uuid == rows[0]["instance_uuid"])
+    owned = set(connection.execute(select(table.c[unit]).where(this)).scalars())
+    new = [row for row in rows if row[unit] not in owned]
+    if new:
+        connection.execute(insert(table), new)
 
 
 def release_claim(connection: Connection, claim_id: str) -> None:

@@ -5,30 +5,39 @@ A claim is an instance's exact CPUs, pages and memory on one host.
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 import attrs
 from sqlalchemy import delete, insert, update
 
 from numaferry.errors import Conflict
+from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.adoption import Adoptable, adoptable
+from numaferry.ledger.amounts import amounts, owned_cpus
+from numaferry.ledger.choice import closed, no_fit, refuse_all_closed, swap_generation
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim, release_claim
-from numaferry.ledger.engine import Store
-from numaferry.ledger.events import write_event
+from numaferry.ledger.devices import chosen_devices
+from numaferry.ledger.events import write_event, written
 from numaferry.ledger.holdings import load_holdings
-from numaferry.ledger.hosts import HostRecord, load_host, refuse_unconfirmed
-from numaferry.ledger.instances import find_row, load_instance, load_row
+from numaferry.ledger.hosts import HostRecord, load_host, load_locked_host, refuse_unconfirmed
+from numaferry.ledger.instances import find_row, load_instance, load_locked_row
 from numaferry.ledger.migrations import refuse_in_progress
 from numaferry.ledger.moves import MoveClaim
-from numaferry.ledger.observed import load_observed
-from numaferry.model import EMPTY, CpuSet, Instance, Promise
+from numaferry.ledger.observations import load_observed
+from numaferry.ledger.store import Store, writes
+from numaferry.ledger.views import load_state
+from numaferry.model import EMPTY, CpuSet, Instance, Misfit, Promise
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
-    from numaferry.model import InstanceNumaTopology
+    from numaferry.ledger.choice import Fit
+    from numaferry.model import HostState, InstanceNumaTopology, Placement
 
 __all__ = ["ClaimStore", "InstanceClaim", "MoveClaim"]
 
@@ -56,50 +65,127 @@ class ClaimStore(Store):
         charged to the host as far as there is room. Raises Conflict for one that is in the ledger already,
         NotConfirmed, NotFound for its host.
         """
-        with self._write() as connection:
-            record = load_host(connection, instance.host)
-            refuse_unconfirmed(record)
-            if (known := find_row(connection, instance.uuid)) is not None:
-                raise Conflict(
-                    f"instance {known.name} ({instance.uuid}) is in the ledger already, on {known.host_name}",
-                    hint=f"numaferry instance show {known.name}",
-                )
-            rows, got = _own_rows(connection, record, instance, f"adopted on {record.name}")
-            _insert_instance(connection, instance, rows)
-            return _told(connection, "adopted", record, rows, got)
+        return self._claim_instance(instance, str(uuid.uuid4()))
 
-    def reclaim_instance(self, instance_uuid: str, numa_topology: InstanceNumaTopology | None) -> InstanceClaim:
+    @writes
+    def _claim_instance(self, connection: Connection, instance: Instance, claim_id: str) -> InstanceClaim:
+        """Adopt; once per claim id."""
+        record = load_locked_host(connection, instance.host)
+        if (made := _known(connection, instance.uuid, claim_id)) is not None:
+            return made
+        refuse_unconfirmed(record)
+        rows, got = _own_rows(connection, record, instance, f"adopted on {record.name}", claim_id)
+        _insert_instance(connection, instance, rows)
+        return _told(connection, "adopted", record, rows, got)
+
+    def place_instance(
+        self, instance: Instance, candidates: Sequence[str], *, fit: Fit = numa_fit_instance_to_host
+    ) -> InstanceClaim:
+        """Choose the first candidate that fits for a guest that does not run yet, and claim there; one transaction.
+
+        `instance` says what is asked for; host, topology and devices are the fit's, and are in the answer. Raises NoFit
+        with `.misfits`, NotConfirmed, Conflict for a guest that is in the ledger, NotFound, ClaimLost.
+        """
+        return self._place_instance(instance, tuple(candidates), fit, str(uuid.uuid4()))
+
+    @writes
+    def _place_instance(
+        self, connection: Connection, instance: Instance, candidates: tuple[str, ...], fit: Fit, claim_id: str
+    ) -> InstanceClaim:
+        """Place; once per claim id."""
+        if (made := _known(connection, instance.uuid, claim_id)) is not None:
+            return made
+        misfits: list[Misfit] = []
+        for name in candidates:
+            record = load_host(connection, name)
+            if (refused := closed(record)) is not None:
+                misfits.append(refused)
+                continue
+            state = load_state(connection, record)
+            placement = fit(state, instance.request)
+            if isinstance(placement, Misfit):
+                misfits.append(placement)
+                continue
+            swap_generation(connection, record, state)
+            rows = _placed_rows(record, instance, state, placement, claim_id)
+            _insert_instance(connection, instance, rows)
+            return _told(connection, "placed", record, rows, Adoptable(dict(rows.cpus), tuple(rows.amounts)))
+        refuse_all_closed(connection, candidates)
+        raise no_fit(instance.name, tuple(misfits))
+
+    @writes
+    def reclaim_instance(
+        self, connection: Connection, instance_uuid: str, numa_topology: InstanceNumaTopology | None
+    ) -> InstanceClaim:
         """Claim anew what a guest really has on its host: the way out of `conflicted`, and how a promise is repaired.
 
         One transaction: the old claim is released and the new one made, under the rules of `claim_instance`. Raises
         NotFound, NotConfirmed, Conflict while the instance is being moved.
         """
-        with self._write() as connection:
-            row = load_row(connection, instance_uuid)
-            refuse_in_progress(connection, instance_uuid, row.name)
-            record = load_host(connection, row.host_name)
-            refuse_unconfirmed(record)
-            instance = attrs.evolve(load_instance(connection, instance_uuid), numa_topology=numa_topology)
-            release_claim(connection, row.current_claim)
-            rows, got = _own_rows(connection, record, instance, f"claimed anew on {record.name}")
-            insert_claim(connection, rows)
-            connection.execute(
-                update(schema.instance).where(schema.instance.c.uuid == instance_uuid).values(current_claim=rows.id)
-            )
-            return _told(connection, "reclaimed", record, rows, got)
+        row = load_locked_row(connection, instance_uuid)
+        refuse_in_progress(connection, instance_uuid, row.name)
+        record = load_locked_host(connection, row.host_name)
+        refuse_unconfirmed(record)
+        instance = attrs.evolve(load_instance(connection, instance_uuid), numa_topology=numa_topology)
+        release_claim(connection, row.current_claim)
+        rows, got = _own_rows(connection, record, instance, f"claimed anew on {record.name}", str(uuid.uuid4()))
+        insert_claim(connection, rows)
+        connection.execute(
+            update(schema.instance).where(schema.instance.c.uuid == instance_uuid).values(current_claim=rows.id)
+        )
+        return _told(connection, "reclaimed", record, rows, got)
 
-    def forget_instance(self, instance_uuid: str) -> None:
+    def forget_instance(self, instance_uuid: str, reason: str = "forgotten") -> None:
         """Release everything an instance holds and forget it; raises NotFound, Conflict while it is being moved."""
-        with self._write() as connection:
-            row = load_row(connection, instance_uuid)
-            refuse_in_progress(connection, instance_uuid, row.name)
-            connection.execute(delete(schema.instance).where(schema.instance.c.uuid == instance_uuid))
-            sentence = f"{row.name} forgotten: everything it held on {row.host_name} is free"
-            write_event(connection, "forgotten", sentence, host=row.host_name, instance_uuid=instance_uuid)
+        self._forget_instance(instance_uuid, reason, uuid.uuid4().hex)
+
+    @writes
+    def _forget_instance(self, connection: Connection, instance_uuid: str, reason: str, key: str) -> None:
+        """Forget; once per key."""
+        if written(connection, key):
+            return
+        row = load_locked_row(connection, instance_uuid)
+        refuse_in_progress(connection, instance_uuid, row.name)
+        connection.execute(delete(schema.instance).where(schema.instance.c.uuid == instance_uuid))
+        sentence = f"{row.name} {reason}: everything it held on {row.host_name} is free"
+        write_event(connection, "forgotten", sentence, host=row.host_name, instance_uuid=instance_uuid, key=key)
+
+
+def _known(connection: Connection, instance_uuid: str, claim_id: str) -> InstanceClaim | None:
+    """Return the claim if it was committed before, though its answer was lost; raises Conflict for any other."""
+    known = find_row(connection, instance_uuid)
+    if known is None:
+        return None
+    if known.current_claim == claim_id:
+        return InstanceClaim(claim_id, load_instance(connection, instance_uuid))
+    raise Conflict(
+        f"instance {known.name} ({instance_uuid}) is in the ledger already, on {known.host_name}",
+        hint=f"numaferry instance show {known.name}",
+    )
+
+
+def _placed_rows(
+    record: HostRecord, instance: Instance, state: HostState, placement: Placement, claim_id: str
+) -> ClaimRows:
+    """Return the claim of a guest that is to be started: exactly what the fit chose."""
+    topology = placement.numa_topology
+    return ClaimRows(
+        instance_uuid=instance.uuid,
+        host_id=record.id,
+        slot=0,
+        numa_topology=topology,
+        promise=Promise.FLOATING if topology is None else Promise.KEPT,
+        cause=f"placed on {record.name}",
+        cpus=owned_cpus(topology),
+        amounts=amounts(instance.request, topology),
+        pci_devices=chosen_devices(state, placement),
+        vifs=instance.vifs,
+        id=claim_id,
+    )
 
 
 def _own_rows(
-    connection: Connection, record: HostRecord, instance: Instance, cause: str
+    connection: Connection, record: HostRecord, instance: Instance, cause: str, claim_id: str
 ) -> tuple[ClaimRows, Adoptable]:
     """Return the claim of a guest on the host where it runs: what of its own it may claim."""
     got = adoptable(record, load_holdings(connection, record.id), load_observed(connection, record.id), instance)
@@ -115,6 +201,7 @@ def _own_rows(
         amounts=got.amounts,
         pci_devices=instance.pci_devices,
         vifs=instance.vifs,
+        id=claim_id,
     )
     return rows, got
 

@@ -8,7 +8,7 @@ import attrs
 from sqlalchemy import insert, select
 
 from numaferry.ledger import schema
-from numaferry.ledger.engine import Store
+from numaferry.ledger.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -38,8 +38,9 @@ def write_event(
     host: str | None = None,
     instance_uuid: str | None = None,
     migration_id: int | None = None,
+    key: str | None = None,
 ) -> None:
-    """Add one event to the running transaction."""
+    """Add one event to the running transaction; `key` is what `written` is asked for after a lost answer."""
     connection.execute(
         insert(schema.event).values(
             at=schema.epoch_now(),
@@ -48,11 +49,19 @@ def write_event(
             host=host,
             instance_uuid=instance_uuid,
             migration_id=migration_id,
+            key=key,
         )
     )
 
 
-def write_migration_event(connection: Connection, migration: Migration, kind: str, sentence: str) -> None:
+def written(connection: Connection, key: str) -> bool:
+    """Tell whether the event of this key is there: then the transaction that wrote it was committed."""
+    return connection.execute(select(schema.event.c.id).where(schema.event.c.key == key)).first() is not None
+
+
+def write_migration_event(
+    connection: Connection, migration: Migration, kind: str, sentence: str, *, key: str | None = None
+) -> None:
     """Add an event that is found by migration, by instance, and by destination."""
     write_event(
         connection,
@@ -61,6 +70,7 @@ def write_migration_event(connection: Connection, migration: Migration, kind: st
         host=migration.dest,
         instance_uuid=migration.instance_uuid,
         migration_id=migration.id,
+        key=key,
     )
 
 

@@ -8,11 +8,13 @@ import attrs
 from sqlalchemy import delete, insert, select
 
 from numaferry.ledger import schema
-from numaferry.ledger.engine import Store
-from numaferry.ledger.hosts import load_host
+from numaferry.ledger.hosts import load_host, load_locked_host
+from numaferry.ledger.store import Store, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from sqlalchemy import Connection
 
 
 class FindingLike(Protocol):
@@ -60,23 +62,23 @@ class StoredFinding:
 class FindingStore(Store):
     """Findings in the ledger."""
 
-    def record_findings(self, host: str, findings: Iterable[FindingLike]) -> None:
+    @writes
+    def record_findings(self, connection: Connection, host: str, findings: Iterable[FindingLike]) -> None:
         """Replace what is known to be wrong on a host; raises NotFound."""
-        with self._write() as connection:
-            host_id = load_host(connection, host).id
-            connection.execute(delete(schema.finding).where(schema.finding.c.host_id == host_id))
-            for one in findings:
-                connection.execute(
-                    insert(schema.finding).values(
-                        host_id=host_id,
-                        at=schema.epoch_now(),
-                        kind=str(one.kind),
-                        severity=str(one.severity),
-                        subject=one.subject,
-                        sentence=one.sentence,
-                        remedy=one.remedy,
-                    )
+        host_id = load_locked_host(connection, host).id
+        connection.execute(delete(schema.finding).where(schema.finding.c.host_id == host_id))
+        for one in findings:
+            connection.execute(
+                insert(schema.finding).values(
+                    host_id=host_id,
+                    at=schema.epoch_now(),
+                    kind=str(one.kind),
+                    severity=str(one.severity),
+                    subject=one.subject,
+                    sentence=one.sentence,
+                    remedy=one.remedy,
                 )
+            )
 
     def findings(self, host: str | None = None) -> tuple[StoredFinding, ...]:
         """Return what is known to be wrong on one host (raises NotFound) or on all."""

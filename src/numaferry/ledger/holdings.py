@@ -13,6 +13,8 @@ from numaferry.ledger.amounts import Amount, Key, roll_up
 from numaferry.model import CpuSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
     from numaferry.ledger.rows import AnyRow
@@ -104,9 +106,47 @@ def _amounts(connection: Connection, host_id: int) -> dict[str, list[Amount]]:
     return found
 
 
+def by_instance(holdings: Iterable[Holding]) -> dict[str, Holding]:
+    """Return instance UUID → all that it holds here: two claims of one guest (a re-pin) are one holding.
+
+    What both take of a pool counts once, as the larger of the two, as the schema charges it.
+    """
+    found: dict[str, Holding] = {}
+    for one in holdings:
+        other = found.get(one.instance_uuid)
+        found[one.instance_uuid] = one if other is None else _merged(other, one)
+    return found
+
+
+def _merged(one: Holding, other: Holding) -> Holding:
+    larger: dict[Key, Amount] = {}
+    for amount in (*one.amounts, *other.amounts):
+        key = (amount.cell, amount.resource)
+        if key not in larger or larger[key].amount < amount.amount:
+            larger[key] = amount
+    base = one if one.current else other
+    cpus = tuple(sorted({**dict(other.cpus), **dict(one.cpus)}.items()))
+    return attrs.evolve(base, cpus=cpus, amounts=tuple(larger[key] for key in sorted(larger)))
+
+
+def beyond(one: Holding, other: Holding) -> Holding:
+    """Return what one claim of a guest adds to its other one on the same host."""
+    held = other.cpu_set
+    taken = {(amount.cell, amount.resource): amount.amount for amount in other.amounts}
+    more = [
+        attrs.evolve(amount, amount=amount.amount - taken.get((amount.cell, amount.resource), 0))
+        for amount in one.amounts
+    ]
+    return attrs.evolve(
+        one,
+        cpus=tuple((cpu, role) for cpu, role in one.cpus if cpu not in held),
+        amounts=tuple(amount for amount in more if amount.amount > 0),
+    )
+
+
 def taken_by(holdings: tuple[Holding, ...]) -> dict[Key, int]:
     """Add up what several claims take, the host's own figures included."""
     total: Counter[Key] = Counter()
-    for holding in holdings:
+    for holding in by_instance(holdings).values():
         total.update(holding.taken)
     return dict(total)

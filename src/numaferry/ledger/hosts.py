@@ -10,13 +10,16 @@ from sqlalchemy import delete, func, insert, or_, select, update
 from numaferry.errors import Conflict, InvalidInput, NotConfirmed, NotFound
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import capacities
-from numaferry.ledger.engine import Store
 from numaferry.ledger.events import write_event
+from numaferry.ledger.observations import replace_observed
 from numaferry.ledger.rows import config_of, facts_of
-from numaferry.model import IN_PROGRESS, HostConfig, HostFacts
+from numaferry.ledger.store import Store, lock, writes, writes_once
+from numaferry.model import IN_PROGRESS, HostConfig, HostFacts, ObservedUse
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
     from numaferry.ledger.rows import AnyRow
@@ -81,6 +84,12 @@ def load_host(connection: Connection, name: str) -> HostRecord:
             hint=f"known hosts: {', '.join(known)}" if known else "add one: numaferry host add URI",
         )
     return _record(row)
+
+
+def load_locked_host(connection: Connection, name: str) -> HostRecord:
+    """Return a host that nobody else changes before this transaction ends; raises NotFound."""
+    lock(connection, schema.host, schema.host.c.name == name)
+    return load_host(connection, name)
 
 
 def refuse_quarantined(record: HostRecord) -> None:
@@ -187,14 +196,18 @@ class HostStore(Store):
         with self._read() as connection:
             return load_host(connection, name)
 
+    @writes_once
     def add_host(
         self,
+        connection: Connection,
         name: str,
         facts: HostFacts,
         config: HostConfig | None = None,
         confirmed: bool = False,  # noqa: FBT001, FBT002  (the room's agreed signature)
+        *,
+        observed: Iterable[ObservedUse] = (),
     ) -> HostRecord:
-        """Add a host; without `confirmed`, its config is a proposal and nothing is claimable.
+        """Add a host and what is seen to run there; without `confirmed` its config is a proposal, nothing is claimable.
 
         Raises Conflict for a name or a machine (host UUID) that is there already, InvalidInput for sets that can't be.
         """
@@ -202,102 +215,108 @@ class HostStore(Store):
         if confirmed:
             check_config(facts, config)
         table = schema.host.c
-        with self._write() as connection:
-            same = or_(table.name == name, (table.uuid == facts.uuid) & (table.uuid != ""))
-            if (other := connection.execute(select(schema.host).where(same)).first()) is not None:
-                what = "is in the ledger already" if other.name == name else f"is the machine known as {other.name}"
-                raise Conflict(f"host {name} {what}", hint=f"numaferry host show {other.name}")
-            connection.execute(
-                insert(schema.host).values(
-                    name=name,
-                    uuid=facts.uuid,
-                    facts_json=dumps(facts),
-                    config_json=dumps(config),
-                    confirmed=confirmed,
-                    state=REACHABLE,
-                )
+        same = or_(table.name == name, (table.uuid == facts.uuid) & (table.uuid != ""))
+        if (other := connection.execute(select(schema.host).where(same)).first()) is not None:
+            what = "is in the ledger already" if other.name == name else f"is the machine known as {other.name}"
+            raise Conflict(f"host {name} {what}", hint=f"numaferry host show {other.name}")
+        connection.execute(
+            insert(schema.host).values(
+                name=name,
+                uuid=facts.uuid,
+                facts_json=dumps(facts),
+                config_json=dumps(config),
+                confirmed=confirmed,
+                state=REACHABLE,
             )
-            record = load_host(connection, name)
-            sync_capacity(connection, record)
-            word = "confirmed" if confirmed else "not confirmed yet: nothing is claimable"
-            write_event(connection, "host-added", f"host {name} added ({facts.uri}), {word}", host=name)
-            return record
+        )
+        record = load_host(connection, name)
+        sync_capacity(connection, record)
+        replace_observed(connection, record.id, observed)
+        word = "confirmed" if confirmed else "not confirmed yet: nothing is claimable"
+        write_event(connection, "host-added", f"host {name} added ({facts.uri}), {word}", host=name)
+        return record
 
-    def update_host(self, name: str, facts: HostFacts) -> HostRecord:
+    @writes
+    def update_host(self, connection: Connection, name: str, facts: HostFacts) -> HostRecord:
         """Store what discovery found now; another machine, other cells or CPU numbers quarantine a confirmed host.
 
         The host UUID that was accepted stays until `confirm_host`, so that recovery still tells the machines apart.
-        Limits that reality lowered never fail: rows are over-full and closed (`overfull`).
+        Limits that reality lowered never fail: rows are over-full and closed (`overfull`). A host that was unreachable,
+        or that was booted since the last look, stays closed until `set_observed` says what runs there now.
         """
-        with self._write() as connection:
-            old = load_host(connection, name)
-            differs = _same_machine(old, facts) if old.confirmed else ""
-            state, reason = (old.state, old.state_reason) if old.state == QUARANTINED else (REACHABLE, "")
-            if differs:
-                state, reason = QUARANTINED, differs
-            if (state, reason) != (old.state, old.state_reason) and state == QUARANTINED:
-                sentence = f"host {name} is quarantined: {differs}; numaferry host confirm {name} accepts it"
-                write_event(connection, "host-quarantined", sentence, host=name)
-            accepted = old.uuid if old.confirmed else facts.uuid
-            values = {"facts_json": dumps(facts), "uuid": accepted, "state": state, "state_reason": reason}
-            return _change(connection, old, values)
+        old = load_locked_host(connection, name)
+        differs = _same_machine(old, facts) if old.confirmed else ""
+        state, reason = old.state, old.state_reason
+        if facts.booted_since(old.facts):
+            if state == REACHABLE:
+                state, reason = UNREACHABLE, f"booted {facts.uptime_s} s ago, and not looked at since"
+            sentence = f"host {name} was booted {facts.uptime_s} s ago: it is discovered again before any claim"
+            write_event(connection, "host-booted", sentence, host=name)
+        if differs:
+            state, reason = QUARANTINED, differs
+        if (state, reason) != (old.state, old.state_reason) and state == QUARANTINED:
+            sentence = f"host {name} is quarantined: {differs}; numaferry host confirm {name} accepts it"
+            write_event(connection, "host-quarantined", sentence, host=name)
+        accepted = old.uuid if old.confirmed else facts.uuid
+        values = {"facts_json": dumps(facts), "uuid": accepted, "state": state, "state_reason": reason}
+        return _change(connection, old, values)
 
-    def confirm_host(self, name: str, config: HostConfig) -> HostRecord:
+    @writes_once
+    def confirm_host(self, connection: Connection, name: str, config: HostConfig) -> HostRecord:
         """Store what the operator says of a host, and open it for claims; ends a quarantine, accepting what was found.
 
         Raises InvalidInput for sets that can't be, Conflict for a machine that another name has already. Sets that are
         smaller than what is promised already are accepted: what is promised stays, and nothing new is promised beyond
         them.
         """
-        with self._write() as connection:
-            old = load_host(connection, name)
-            check_config(old.facts, config)
-            _refuse_twin(connection, old)
-            values = {
-                "config_json": dumps(config),
-                "confirmed": True,
-                "uuid": old.facts.uuid,
-                "state": REACHABLE,
-                "state_reason": "",
-            }
-            new = _change(connection, old, values)
-            sentence = (
-                f"host {name} confirmed: dedicated CPUs {config.cpu_dedicated_set or 'none'},"
-                f" shared CPUs {config.cpu_shared_set or 'none'}, {config.reserved_host_memory_mb} MiB reserved"
-            )
-            write_event(connection, "host-confirmed", sentence, host=name)
-            return new
+        old = load_locked_host(connection, name)
+        check_config(old.facts, config)
+        _refuse_twin(connection, old)
+        values = {
+            "config_json": dumps(config),
+            "confirmed": True,
+            "uuid": old.facts.uuid,
+            "state": REACHABLE,
+            "state_reason": "",
+        }
+        new = _change(connection, old, values)
+        sentence = (
+            f"host {name} confirmed: dedicated CPUs {config.cpu_dedicated_set or 'none'},"
+            f" shared CPUs {config.cpu_shared_set or 'none'}, {config.reserved_host_memory_mb} MiB reserved"
+        )
+        write_event(connection, "host-confirmed", sentence, host=name)
+        return new
 
-    def set_host_state(self, name: str, state: str, reason: str = "") -> HostRecord:
+    @writes
+    def set_host_state(self, connection: Connection, name: str, state: str, reason: str = "") -> HostRecord:
         """Note that a host is reachable, unreachable or quarantined; a quarantine is ended by `confirm_host` alone."""
-        with self._write() as connection:
-            old = load_host(connection, name)
-            if old.state in {state, QUARANTINED}:
-                return old
-            because = f": {reason}" if reason else ""
-            write_event(connection, "host-state", f"host {name} is {state}{because}", host=name)
-            return _change(connection, old, {"state": state, "state_reason": reason})
+        old = load_locked_host(connection, name)
+        if old.state in {state, QUARANTINED}:
+            return old
+        because = f": {reason}" if reason else ""
+        write_event(connection, "host-state", f"host {name} is {state}{because}", host=name)
+        return _change(connection, old, {"state": state, "state_reason": reason})
 
-    def remove_host(self, name: str) -> None:
+    @writes_once
+    def remove_host(self, connection: Connection, name: str) -> None:
         """Remove a host; raises Conflict while claims or migrations in progress name it."""
-        with self._write() as connection:
-            record = load_host(connection, name)
-            claims = connection.execute(
-                select(func.count()).select_from(schema.claim).where(schema.claim.c.host_id == record.id)
-            ).scalar_one()
-            table = schema.migration.c
-            moves = connection.execute(
-                select(func.count())
-                .select_from(schema.migration)
-                .where(or_(table.source == name, table.dest == name), table.status.in_(list(IN_PROGRESS)))
-            ).scalar_one()
-            if claims or moves:
-                raise Conflict(
-                    f"host {name} has {claims} claims and {moves} migrations in progress",
-                    hint=f"move its guests away or forget them first: numaferry ledger explain {name}",
-                )
-            connection.execute(delete(schema.host).where(schema.host.c.id == record.id))
-            write_event(connection, "host-removed", f"host {name} removed", host=name)
+        record = load_locked_host(connection, name)
+        claims = connection.execute(
+            select(func.count()).select_from(schema.claim).where(schema.claim.c.host_id == record.id)
+        ).scalar_one()
+        table = schema.migration.c
+        moves = connection.execute(
+            select(func.count())
+            .select_from(schema.migration)
+            .where(or_(table.source == name, table.dest == name), table.status.in_(list(IN_PROGRESS)))
+        ).scalar_one()
+        if claims or moves:
+            raise Conflict(
+                f"host {name} has {claims} claims and {moves} migrations in progress",
+                hint=f"move its guests away or forget them first: numaferry ledger explain {name}",
+            )
+        connection.execute(delete(schema.host).where(schema.host.c.id == record.id))
+        write_event(connection, "host-removed", f"host {name} removed", host=name)
 
 
 def _refuse_twin(connection: Connection, record: HostRecord) -> None:

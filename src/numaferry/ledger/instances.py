@@ -8,8 +8,8 @@ from sqlalchemy import and_, func, select
 
 from numaferry.errors import Ambiguous, NotFound
 from numaferry.ledger import schema
-from numaferry.ledger.engine import Store
 from numaferry.ledger.rows import instance_of
+from numaferry.ledger.store import Store, lock
 from numaferry.model import IN_PROGRESS, Instance, MigrationContext
 from numaferry.model.codec import loads
 
@@ -66,6 +66,12 @@ def load_row(connection: Connection, uuid: str) -> AnyRow:
     if row is None:
         raise NotFound(f"no instance {uuid} in the ledger", hint="numaferry instance list shows them")
     return row
+
+
+def load_locked_row(connection: Connection, uuid: str) -> AnyRow:
+    """Return the joined row of this UUID, which nobody else changes before this transaction ends; raises NotFound."""
+    lock(connection, schema.instance, _INSTANCE.uuid == uuid)
+    return load_row(connection, uuid)
 
 
 def load_instance(connection: Connection, uuid: str) -> Instance:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from sqlalchemy import select, update
 
-from numaferry.errors import Ambiguous, Conflict, InvalidInput, NotFound
+from numaferry.errors import Ambiguous, Conflict, InvalidInput, NotFound, TakenOver
 from numaferry.ledger import schema
-from numaferry.ledger.engine import Store
-from numaferry.ledger.events import write_migration_event
+from numaferry.ledger.events import write_migration_event, written
 from numaferry.ledger.rows import migration_of
+from numaferry.ledger.store import Store, lock, writes
 from numaferry.model import IN_PROGRESS, Migration, MigrationStatus
 from numaferry.model.codec import dumps
 
@@ -20,15 +22,31 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _TABLE = schema.migration.c
+#: A number of as many digits is no migration's: the column has 32 bits.
+LONGEST_ID = 10
+
+
+@attrs.frozen(slots=True)
+class _Change:
+    """What is to be written into a migration's row, and under which conditions."""
+
+    values: dict[str, Any]
+    sentence: str
+    status: MigrationStatus | None
+    expected_status: MigrationStatus | Collection[MigrationStatus] | None
+    token: int | None
+    key: str
 
 
 def find_migration(connection: Connection, ref: int | str) -> Migration | None:
     """Return the migration of this id, UUID or beginning of a UUID, or None; raises Ambiguous."""
     text = str(ref)
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < LONGEST_ID:
         row = connection.execute(select(schema.migration).where(_TABLE.id == int(text))).one_or_none()
         if row is not None or isinstance(ref, int):
             return migration_of(row) if row is not None else None
+    if isinstance(ref, int):
+        return None
     rows = connection.execute(select(schema.migration).where(_TABLE.uuid.startswith(text, autoescape=True))).all()
     if len(rows) > 1:
         found = ", ".join(f"{row.id} ({row.uuid})" for row in rows)
@@ -42,6 +60,27 @@ def load_migration(connection: Connection, ref: int | str) -> Migration:
     if migration is None:
         raise NotFound(f"no migration {ref!r} in the ledger", hint="numaferry migration list shows them")
     return migration
+
+
+def load_locked(connection: Connection, ref: int | str) -> Migration:
+    """Return a migration that nobody else changes before this transaction ends; raises NotFound."""
+    found = load_migration(connection, ref)
+    lock(connection, schema.migration, _TABLE.id == found.id)
+    return load_migration(connection, found.id)
+
+
+def holder(migration: Migration) -> str:
+    """Return who drives a migration, in words."""
+    return migration.controller or "nobody"
+
+
+def refuse_stale(migration: Migration, token: int | None) -> None:
+    """Raise TakenOver where a migration was taken by another since `token` was given; None asks nothing."""
+    if token is not None and migration.token != token:
+        raise TakenOver(
+            f"migration {migration.id} is driven by {holder(migration)} now (token {migration.token}, not {token})",
+            hint=f"watch it: numaferry migration show {migration.id}",
+        )
 
 
 def refuse_in_progress(connection: Connection, instance_uuid: str, name: str) -> None:
@@ -87,53 +126,58 @@ class MigrationStore(Store):
         status: MigrationStatus | None = None,
         step: str | None = None,
         reason: str | None = None,
-        controller: str | None = None,
         source_memo: tuple[tuple[str, str], ...] | None = None,
         expected_status: MigrationStatus | Collection[MigrationStatus] | None = None,
-        expected_controller: str | None = None,
+        token: int | None = None,
+        ttl_s: float | None = None,
     ) -> Migration:
-        """Write what is given, and an event with the sentence, if status and controller are still those expected.
+        """Write what is given, and an event with the sentence, if status and token are still those expected.
 
-        Which transitions are legal is `numaferry.migration.states`' table; the ledger keeps one rule of its own: a
-        migration does not end while its move claim is held (confirm or drop it). Raises Conflict, NotFound.
+        With `ttl_s` the lease lasts for so long from now. Which transitions are legal is `numaferry.migration.states`'
+        table; the ledger keeps one rule of its own: a migration does not end while its move claim is held (confirm or
+        drop it). Raises TakenOver where another controller has it, Conflict, NotFound.
         """
         if not sentence:
             raise InvalidInput("a transition without a sentence", hint="say what happened, for who reads the events")
-        given = {"status": status, "step": step, "reason": reason, "controller": controller}
+        given = {"status": status, "step": step, "reason": reason}
         values: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
         if source_memo is not None:
             values["source_memo_json"] = dumps(source_memo)
-        with self._write() as connection:
-            old = load_migration(connection, migration_id)
-            _expect(old, expected_status)
-            if expected_controller is not None and old.controller != expected_controller:
-                raise Conflict(
-                    f"migration {old.id} is driven by {old.controller or 'nobody'} now",
-                    hint=f"watch it: numaferry migration show {old.id}",
-                    code="taken-over",
-                )
-            if status is not None and status not in IN_PROGRESS:
-                _refuse_leak(connection, old, status)
-            values["updated_at"] = schema.epoch_now()
-            connection.execute(update(schema.migration).where(_TABLE.id == old.id).values(values))
-            write_migration_event(connection, old, "migration", sentence)
-            return load_migration(connection, old.id)
+        if ttl_s is not None:
+            values["lease_until"] = schema.epoch_now() + ttl_s
+        change = _Change(values, sentence, status, expected_status, token, uuid.uuid4().hex)
+        return self._set_migration(migration_id, change)
 
-    def request_abort(self, migration_id: int | str) -> Migration:
+    @writes
+    def _set_migration(self, connection: Connection, migration_id: int | str, change: _Change) -> Migration:
+        """Swap a migration's row; once per key."""
+        old = load_locked(connection, migration_id)
+        if written(connection, change.key):
+            return old
+        refuse_stale(old, change.token)
+        _expect(old, change.expected_status)
+        if change.status is not None and change.status not in IN_PROGRESS:
+            _refuse_leak(connection, old, change.status)
+        values = {**change.values, "updated_at": schema.epoch_now()}
+        connection.execute(update(schema.migration).where(_TABLE.id == old.id).values(values))
+        write_migration_event(connection, old, "migration", change.sentence, key=change.key)
+        return load_migration(connection, old.id)
+
+    @writes
+    def request_abort(self, connection: Connection, migration_id: int | str) -> Migration:
         """Note that a person wants a migration given up; its driver reads it. Raises NotFound, Conflict once ended."""
-        with self._write() as connection:
-            old = load_migration(connection, migration_id)
-            if not old.in_progress:
-                raise Conflict(f"migration {old.id} is {old.status}: there is nothing to abort")
-            if not old.abort_requested:
-                connection.execute(
-                    update(schema.migration)
-                    .where(_TABLE.id == old.id)
-                    .values(abort_requested=True, updated_at=schema.epoch_now())
-                )
-                sentence = f"abort of migration {old.id} requested"
-                write_migration_event(connection, old, "abort-requested", sentence)
-            return load_migration(connection, old.id)
+        old = load_locked(connection, migration_id)
+        if not old.in_progress:
+            raise Conflict(f"migration {old.id} is {old.status}: there is nothing to abort")
+        if not old.abort_requested:
+            connection.execute(
+                update(schema.migration)
+                .where(_TABLE.id == old.id)
+                .values(abort_requested=True, updated_at=schema.epoch_now())
+            )
+            sentence = f"abort of migration {old.id} requested"
+            write_migration_event(connection, old, "abort-requested", sentence)
+        return load_migration(connection, old.id)
 
 
 def _expect(old: Migration, expected: MigrationStatus | Collection[MigrationStatus] | None) -> None:

@@ -1,6 +1,8 @@
 """The move claim: choosing a destination and claiming there, with the fit run inside, are one transaction.
 
-There is no window in which two guests are promised the same CPU: what a claim commits against is what it looked at.
+There is no window in which two guests are promised the same CPU: what a claim commits against is what it looked at. The
+host's generation is swapped in the claiming transaction; where another claim was committed meanwhile, the whole choice
+is made again on what is there now (`store.writes`).
 """
 
 from __future__ import annotations
@@ -10,26 +12,28 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select
 
-from numaferry.errors import ClaimLost, LedgerError, NoFit, NumaferryError
+from numaferry.errors import LedgerError, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
+from numaferry.ledger.choice import Fit, closed, no_fit, refuse_all_closed, swap_generation
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim
-from numaferry.ledger.engine import Store
+from numaferry.ledger.devices import chosen_devices
 from numaferry.ledger.events import write_migration_event
-from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host, refuse_unconfirmed
-from numaferry.ledger.instances import load_instance, load_row
-from numaferry.ledger.migrations import load_migration, refuse_in_progress
+from numaferry.ledger.hosts import HostRecord, load_host
+from numaferry.ledger.instances import load_instance, load_locked_row
+from numaferry.ledger.migrations import find_migration, load_migration, refuse_in_progress
+from numaferry.ledger.store import Store, writes
 from numaferry.ledger.views import load_state
 from numaferry.model import (
     CpuSet,
-    HostState,
     Instance,
     Migration,
     MigrationContext,
     MigrationStatus,
+    MigrationType,
     Misfit,
     NumaRequest,
     Placement,
@@ -41,8 +45,6 @@ from numaferry.model.codec import dumps
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-#: `numaferry.fit.numa_fit_instance_to_host`, or what a test puts in its place.
-Fit = Callable[[HostState, NumaRequest], Placement | Misfit]
 #: The guest's links as they are on a host: the macvtap parent or bridge that carries the same physical network there.
 Links = Callable[[HostRecord], tuple[Vif, ...]]
 
@@ -59,13 +61,27 @@ class MoveClaim:
 
 
 @attrs.frozen(slots=True)
-class _Question:
-    """What is asked of every candidate."""
+class _Wish:
+    """What is asked of every candidate, and what the migration is created with."""
 
-    instance: Instance
-    request: NumaRequest
+    uuid: str
+    kind: MigrationType
+    request: NumaRequest | None
     vifs: Links | None
     fit: Fit
+    #: Columns of the migration: controller, bandwidth.
+    columns: dict[str, Any]
+    lease_s: float
+
+
+@attrs.frozen(slots=True)
+class _Choice:
+    """What is about to be claimed on one host."""
+
+    record: HostRecord
+    placement: Placement
+    request: NumaRequest
+    context: MigrationContext
 
 
 class MoveStore(Store):
@@ -80,146 +96,171 @@ class MoveStore(Store):
         vifs: Links | None = None,
         bandwidth_mib_s: int = 0,
         controller: str = "",
+        lease_s: float = 0.0,
         fit: Fit = numa_fit_instance_to_host,
         migration_uuid: str | None = None,
     ) -> MoveClaim:
         """Choose the first candidate that fits and claim there, in one transaction (nova: live_migration_claim).
 
         For each candidate in order the host's state is read and the fit run on it; the first placement is claimed with
-        its exact CPUs, pages and memory, and the migration is created as `accepted` with its context. Without
-        `request` it is the instance's own with the source's page sizes (`move_request`); without `vifs` the links keep
-        their names. A `vifs` that raises makes its host a misfit.
+        its exact CPUs, pages, memory and devices, and the migration is created as `accepted` with its context, under a
+        lease of `lease_s` for `controller`. Without `request` it is the instance's own with the source's page sizes
+        (`move_request`); without `vifs` the links keep their names. A `vifs` that raises makes its host a misfit.
 
-        Raises NoFit with `.misfits` (one per candidate), NotConfirmed where that is all there is to say, Conflict for a
-        migration in progress, NotFound, ClaimLost (retryable) where the host changed under the choice.
+        A claim whose answer was lost is found again by its migration's UUID, not made twice. Raises NoFit with
+        `.misfits` (one per candidate), NotConfirmed where that is all there is to say, Conflict for a migration in
+        progress, NotFound, ClaimLost (retryable) where the host kept changing under the choice.
         """
-        with self._write() as connection:
-            row = load_row(connection, instance_uuid)
-            refuse_in_progress(connection, instance_uuid, row.name)
-            instance = load_instance(connection, instance_uuid)
-            question = _Question(instance, request if request is not None else move_request(instance), vifs, fit)
-            misfits: list[Misfit] = []
-            for name in candidates:
-                record = load_host(connection, name)
-                outcome = _consider(connection, record, question)
-                if isinstance(outcome, Misfit):
-                    misfits.append(outcome)
-                    continue
-                placement, links = outcome
-                context = _context(instance, record, placement, links)
-                move = {
-                    "uuid": migration_uuid or str(uuid.uuid4()),
-                    "bandwidth_mib_s": bandwidth_mib_s,
-                    "controller": controller,
-                }
-                migration = _insert_migration(connection, instance, record, context, move)
-                rows = _move_rows(question, migration, record.id, slot=1 - row.slot)
-                insert_claim(connection, rows)
-                sentence = (
-                    f"migration {migration.id} of {instance.name} accepted: {instance.host} to {name},"
-                    f" CPUs {CpuSet.of(rows.cpus) or 'none'} claimed there"
-                )
-                write_migration_event(connection, migration, "move-claimed", sentence)
-                return MoveClaim(rows.id, migration, load_instance(connection, instance_uuid), placement)
-            for record in _all_closed(connection, candidates):
-                refuse_unconfirmed(record)
-            raise _no_fit(instance, tuple(misfits))
+        wish = _Wish(
+            migration_uuid or str(uuid.uuid4()),
+            MigrationType.LIVE_MIGRATION,
+            request,
+            vifs,
+            fit,
+            {"bandwidth_mib_s": bandwidth_mib_s, "controller": controller},
+            lease_s,
+        )
+        return self._claim_move(instance_uuid, tuple(candidates), wish)
+
+    def repin_claim(
+        self,
+        instance_uuid: str,
+        *,
+        request: NumaRequest | None = None,
+        controller: str = "",
+        lease_s: float = 0.0,
+        fit: Fit = numa_fit_instance_to_host,
+        migration_uuid: str | None = None,
+    ) -> MoveClaim:
+        """Claim another placement on the host where the guest runs: a migration of type `repin`, old and new held.
+
+        The fit sees the host as if the guest were not there. What both claims have in common is charged once, so only
+        what is new is added; `confirm_migration` drops the rest, `drop_move_claim` what was added. Raises as
+        `live_migration_claim` does.
+        """
+        columns = {"controller": controller}
+        wish = _Wish(migration_uuid or str(uuid.uuid4()), MigrationType.REPIN, request, None, fit, columns, lease_s)
+        return self._claim_move(instance_uuid, (), wish)
+
+    @writes
+    def _claim_move(
+        self, connection: Connection, instance_uuid: str, candidates: tuple[str, ...], wish: _Wish
+    ) -> MoveClaim:
+        """Claim for a move or a re-pin; once per migration UUID."""
+        row = load_locked_row(connection, instance_uuid)
+        if (made := find_migration(connection, wish.uuid)) is not None:
+            return _made(connection, made)
+        refuse_in_progress(connection, instance_uuid, row.name)
+        instance = load_instance(connection, instance_uuid)
+        if wish.kind is MigrationType.REPIN:
+            candidates = (instance.host,)
+        misfits: list[Misfit] = []
+        for name in candidates:
+            outcome = _consider(connection, load_host(connection, name), instance, wish)
+            if not isinstance(outcome, Misfit):
+                return _claim(connection, instance, outcome, wish, slot=1 - row.slot)
+            misfits.append(outcome)
+        refuse_all_closed(connection, candidates)
+        raise no_fit(instance.name, tuple(misfits))
 
 
-def _all_closed(connection: Connection, candidates: Sequence[str]) -> list[HostRecord]:
-    """Return the candidates if nothing could be claimed on any of them, else nothing."""
-    records = [load_host(connection, name) for name in candidates]
-    return [] if any(record.claimable for record in records) else records
+def _made(connection: Connection, migration: Migration) -> MoveClaim:
+    """Return a claim that was committed before, though its answer was lost."""
+    claim = schema.claim.c
+    claim_id = connection.execute(select(claim.id).where(claim.migration_id == migration.id)).scalar_one()
+    topology = migration.context.new_numa_topology if migration.context else None
+    instance = load_instance(connection, migration.instance_uuid)
+    return MoveClaim(claim_id, migration, instance, Placement(migration.dest, 0, topology))
 
 
-def _consider(
-    connection: Connection, record: HostRecord, question: _Question
-) -> tuple[Placement, tuple[Vif, ...]] | Misfit:
+def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish, *, slot: int) -> MoveClaim:
+    """Write the migration and its claim."""
+    migration = _insert_migration(connection, instance, choice, wish)
+    rows = _move_rows(choice, migration, slot=slot)
+    insert_claim(connection, rows)
+    where = (
+        f"re-pinned on {instance.host}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed beside the old ones"
+        if wish.kind is MigrationType.REPIN
+        else f"{instance.host} to {migration.dest}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed there"
+    )
+    write_migration_event(
+        connection, migration, "move-claimed", f"migration {migration.id} of {instance.name} accepted: {where}"
+    )
+    return MoveClaim(rows.id, migration, load_instance(connection, instance.uuid), choice.placement)
+
+
+def _consider(connection: Connection, record: HostRecord, instance: Instance, wish: _Wish) -> _Choice | Misfit:
     """Answer whether a candidate takes the instance now, with its links there; nothing is written."""
-    instance = question.instance
-    if record.name == instance.host:
+    repin = wish.kind is MigrationType.REPIN
+    if record.name == instance.host and not repin:
         return Misfit(record.name, f"{instance.name} runs on {record.name} already")
-    if record.state != REACHABLE:
-        return Misfit(record.name, f"host {record.name} is {record.state}: {record.state_reason or 'no reason noted'}")
-    if not record.confirmed:
-        return Misfit(record.name, f"host {record.name} is not confirmed: nothing is claimable there")
-    state = load_state(connection, record)
-    placement = question.fit(state, question.request)
+    if (refused := closed(record)) is not None:
+        return refused
+    state = load_state(connection, record, ignore_instance=instance.uuid if repin else None)
+    request = wish.request if wish.request is not None else move_request(instance)
+    if repin:
+        # a device stays where it is plugged, whatever CPUs the guest runs on
+        request = attrs.evolve(request, pci_requests=())
+    placement = wish.fit(state, request)
     if isinstance(placement, Misfit):
         return placement
     try:
-        links = question.vifs(record) if question.vifs is not None else instance.vifs
+        links = wish.vifs(record) if wish.vifs is not None else instance.vifs
     except LedgerError:
         raise
     except NumaferryError as error:
         return Misfit(record.name, str(error), suggestions=(error.hint,) if error.hint else ())
-    # What is committed is what was looked at: a database that let another claim in between refuses here.
-    this = (schema.host.c.id == record.id) & (schema.host.c.generation == state.generation)
-    guard = update(schema.host).where(this).values(generation=schema.host.c.generation)
-    if connection.execute(guard).rowcount != 1:
-        raise ClaimLost(f"host {record.name} changed while a place was chosen", hint="try again")
-    return placement, links
-
-
-def _context(instance: Instance, record: HostRecord, placement: Placement, links: tuple[Vif, ...]) -> MigrationContext:
-    """Return both sides of the move."""
-    return MigrationContext(
+    swap_generation(connection, record, state)
+    context = MigrationContext(
         old_numa_topology=instance.numa_topology,
         new_numa_topology=placement.numa_topology,
         old_pci_devices=instance.pci_devices,
+        new_pci_devices=instance.pci_devices if repin else chosen_devices(state, placement),
         old_vifs=instance.vifs,
         new_vifs=links,
         new_cpu_shared_set=str(record.config.cpu_shared_set),
     )
+    return _Choice(record, placement, request, context)
 
 
-def _insert_migration(
-    connection: Connection, instance: Instance, record: HostRecord, context: MigrationContext, move: dict[str, Any]
-) -> Migration:
-    """Insert the migration as accepted."""
+def _insert_migration(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish) -> Migration:
+    """Insert the migration as accepted, with the first lease where somebody drives it."""
+    driven = bool(wish.columns["controller"])
     inserted = connection.execute(
         insert(schema.migration)
         .values(
-            **move,
+            **wish.columns,
+            uuid=wish.uuid,
             instance_uuid=instance.uuid,
             source=instance.host,
-            dest=record.name,
+            dest=choice.record.name,
             status=str(MigrationStatus.ACCEPTED),
-            context_json=dumps(context),
+            context_json=dumps(choice.context),
             created_at=schema.epoch_now(),
             updated_at=schema.epoch_now(),
+            migration_type=str(wish.kind),
+            token=int(driven),
+            lease_until=schema.epoch_now() + wish.lease_s if driven else 0.0,
         )
         .returning(schema.migration.c.id)
     )
     return load_migration(connection, inserted.scalar_one())
 
 
-def _move_rows(question: _Question, migration: Migration, host_id: int, *, slot: int) -> ClaimRows:
+def _move_rows(choice: _Choice, migration: Migration, *, slot: int) -> ClaimRows:
     """Return the destination's claim: exactly what the fit chose."""
-    context = migration.context
-    topology = context.new_numa_topology if context else None
+    context = choice.context
+    topology = context.new_numa_topology
     return ClaimRows(
         instance_uuid=migration.instance_uuid,
-        host_id=host_id,
+        host_id=choice.record.id,
         slot=slot,
         numa_topology=topology,
         promise=Promise.FLOATING if topology is None else Promise.KEPT,
         cause=f"migration {migration.id} from {migration.source}",
         cpus=owned_cpus(topology),
-        amounts=amounts(question.request, topology),
-        pci_devices=context.new_pci_devices if context else (),
-        vifs=context.new_vifs if context else (),
+        amounts=amounts(choice.request, topology),
+        pci_devices=context.new_pci_devices,
+        vifs=context.new_vifs,
         migration_id=migration.id,
-    )
-
-
-def _no_fit(instance: Instance, misfits: tuple[Misfit, ...]) -> NoFit:
-    """Return the error for a guest that none of the candidates takes."""
-    if not misfits:
-        return NoFit(f"there is no host that {instance.name} could go to", hint="numaferry host list", misfits=misfits)
-    said = "; ".join(f"{misfit.host}: {misfit.reason}" for misfit in misfits)
-    suggestions = [text for misfit in misfits for text in misfit.suggestions]
-    hint = suggestions[0] if suggestions else f"numaferry explain {instance.name}"
-    return NoFit(
-        f"{instance.name} does not fit on any of {len(misfits)} candidates ({said})", hint=hint, misfits=misfits
     )

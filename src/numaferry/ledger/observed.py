@@ -4,65 +4,89 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from numaferry.ledger import schema
-from numaferry.ledger.engine import Store
-from numaferry.ledger.hosts import load_host
-from numaferry.ledger.rows import use_of
-from numaferry.model.codec import dumps
+from numaferry.ledger.events import write_event
+from numaferry.ledger.hosts import REACHABLE, UNREACHABLE, load_host, load_locked_host
+from numaferry.ledger.observations import load_observed, replace_observed
+from numaferry.ledger.store import Store, writes
+from numaferry.model import IN_PROGRESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import Connection
 
     from numaferry.ledger.hosts import HostRecord
     from numaferry.model import ObservedUse
 
-
-def load_observed(connection: Connection, host_id: int) -> tuple[ObservedUse, ...]:
-    """Return what is seen to run on a host, ordered by UUID."""
-    table = schema.observed_use.c
-    texts = connection.execute(select(table.use_json).where(table.host_id == host_id).order_by(table.uuid)).scalars()
-    return tuple(use_of(text) for text in texts)
-
-
-def forget_observed(connection: Connection, host_id: int, uuid: str) -> None:
-    """Remove the observation of one domain: it is known to have left the host."""
-    table = schema.observed_use.c
-    connection.execute(delete(schema.observed_use).where(table.host_id == host_id, table.uuid == uuid))
+_INSTANCE, _MOVE, _USE = schema.instance.c, schema.migration.c, schema.observed_use.c
 
 
 class ObservedStore(Store):
     """Observations in the ledger."""
 
-    def set_observed(self, name: str, uses: Iterable[ObservedUse]) -> HostRecord:
-        """Replace what is seen to run on a host; the generation grows where it differs from what was known."""
+    @writes
+    def set_observed(self, connection: Connection, name: str, uses: Iterable[ObservedUse]) -> HostRecord:
+        """Replace what is seen to run on a host; the generation grows where it differs from what was known.
+
+        A host that was unreachable, or closed since it was booted, is open again: now it is known what runs there.
+        """
         wanted = tuple(sorted(uses, key=lambda use: use.uuid))
-        with self._write() as connection:
-            record = load_host(connection, name)
-            values: dict[str, Any] = {"observed_at": schema.epoch_now()}
-            if load_observed(connection, record.id) != wanted:
-                values["generation"] = schema.host.c.generation + 1
-                _replace_observed(connection, record.id, wanted)
-            connection.execute(update(schema.host).where(schema.host.c.id == record.id).values(values))
-            return load_host(connection, name)
+        record = load_locked_host(connection, name)
+        values: dict[str, Any] = {"observed_at": schema.epoch_now()}
+        if load_observed(connection, record.id) != wanted:
+            values["generation"] = schema.host.c.generation + 1
+            replace_observed(connection, record.id, wanted)
+        if record.state == UNREACHABLE:
+            values |= {"state": REACHABLE, "state_reason": "", "generation": schema.host.c.generation + 1}
+            write_event(connection, "host-state", f"host {name} is {REACHABLE}: looked at again", host=name)
+        connection.execute(update(schema.host).where(schema.host.c.id == record.id).values(values))
+        return load_host(connection, name)
+
+    @writes
+    def note_present(
+        self, connection: Connection, name: str, present: Collection[str], grace_s: float
+    ) -> tuple[str, ...]:
+        """Note which domains (UUIDs, running or only defined) a look at a host found; return who was released.
+
+        A transient guest that is gone is released once it has been missing for `grace_s` by the database's clock; one
+        that is being moved, or is seen on another host, never. A persistent guest keeps its claim, whatever was found:
+        that it was undefined is a finding. Only what was looked at counts, so a silent host releases nothing.
+        """
+        record = load_locked_host(connection, name)
+        here = select(_INSTANCE.uuid, _INSTANCE.name, _INSTANCE.gone_since).join(
+            schema.claim, (schema.claim.c.id == _INSTANCE.current_claim) & (schema.claim.c.host_id == record.id)
+        )
+        moving = select(_MOVE.instance_uuid).where(_MOVE.status.in_(sorted(IN_PROGRESS)))
+        elsewhere = select(_USE.uuid).where(_USE.host_id != record.id)
+        now: float = connection.execute(select(schema.epoch_now())).scalar_one()
+        absent = here.where(
+            _INSTANCE.persistent.is_(False), _INSTANCE.uuid.not_in(moving), _INSTANCE.uuid.not_in(elsewhere)
+        )
+        missing = [row for row in connection.execute(absent).all() if row.uuid not in present]
+        back = update(schema.instance).where(_INSTANCE.uuid.in_(sorted(present)), _INSTANCE.gone_since.is_not(None))
+        connection.execute(back.values(gone_since=None))
+        released = []
+        for row in missing:
+            if row.gone_since is None:
+                gone = update(schema.instance).where(_INSTANCE.uuid == row.uuid)
+                connection.execute(gone.values(gone_since=now))
+                sentence = (
+                    f"{row.name}, a transient guest, is gone from {name}: released in {grace_s:.0f} s if it stays so"
+                )
+                write_event(connection, "guest-gone", sentence, host=name, instance_uuid=row.uuid)
+            elif now - row.gone_since >= grace_s:
+                connection.execute(delete(schema.instance).where(_INSTANCE.uuid == row.uuid))
+                sentence = (
+                    f"{row.name} has been gone from {name} for {now - row.gone_since:.0f} s: what it held is free"
+                )
+                write_event(connection, "forgotten", sentence, host=name, instance_uuid=row.uuid)
+                released.append(row.name)
+        return tuple(released)
 
     def observed(self, name: str) -> tuple[ObservedUse, ...]:
         """Return what is seen to run on a host."""
         with self._read() as connection:
             return load_observed(connection, load_host(connection, name).id)
-
-
-def _replace_observed(connection: Connection, host_id: int, uses: tuple[ObservedUse, ...]) -> None:
-    """Write observations and their CPUs anew."""
-    connection.execute(delete(schema.observed_use).where(schema.observed_use.c.host_id == host_id))
-    if not uses:
-        return
-    connection.execute(
-        insert(schema.observed_use), [{"host_id": host_id, "uuid": use.uuid, "use_json": dumps(use)} for use in uses]
-    )
-    cpus = [{"host_id": host_id, "cpu": cpu, "uuid": use.uuid} for use in uses for cpu in use.pinned_cpus]
-    if cpus:
-        connection.execute(insert(schema.observed_cpu), cpus)

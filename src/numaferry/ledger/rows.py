@@ -14,6 +14,7 @@ from numaferry.model import (
     Migration,
     MigrationContext,
     MigrationStatus,
+    MigrationType,
     NumaRequest,
     ObservedUse,
     PciDevice,
@@ -52,6 +53,12 @@ def config_of(text: str) -> HostConfig:
 def use_of(text: str) -> ObservedUse:
     """Read a stored observation; kept likewise."""
     return loads(text, ObservedUse)
+
+
+@lru_cache(maxsize=16384)
+def device_of(text: str) -> PciDevice:
+    """Read a stored device; kept likewise."""
+    return loads(text, PciDevice)
 
 
 def topology_of(text: str) -> InstanceNumaTopology | None:
@@ -95,4 +102,7 @@ def migration_of(row: AnyRow) -> Migration:
         abort_requested=row.abort_requested,
         bandwidth_mib_s=row.bandwidth_mib_s,
         source_memo=loads(row.source_memo_json, _MEMO),
+        migration_type=MigrationType(row.migration_type),
+        token=row.token,
+        lease_until=row.lease_until,
     )

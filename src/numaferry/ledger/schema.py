@@ -5,9 +5,12 @@ Invariants of ARCHITECTURE.md that live here; ``tests/ledger/test_invariants_sql
 1. A dedicated CPU is promised once: the primary key of `claim_cpu`. Its rows belong to the *instance*;
    `claim_cpu_link` says which of its claims hold them, so that one CPU may be held by two claims of one guest.
 2. Capacity is never over-promised: `capacity.used` is kept by triggers on `claim_amount`, which refuse past the limit.
+   What two claims of one guest hold of one pool is charged once, as the larger of the two (a re-pin).
+3. A device is promised once: the primary key of `claim_device`, which is built like `claim_cpu`.
 4. One current claim, at most one more: ``instance.current_claim`` is not null and refers to a claim of that instance;
    `claim.slot` is 0 or 1 and unique per instance, so that there are never more than two; a trigger asks of the second
-   that it belongs to a migration in progress. A claim row is never edited: the flip moves the reference.
+   that it belongs to a migration in progress, on another host, or for a re-pin on the same one. A claim row is never
+   edited: the flip moves the reference.
 
 The columns named ``*_json`` hold what `numaferry.model.codec` writes. Times are seconds since the epoch by the
 database's clock (`epoch_now`).
@@ -35,13 +38,16 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from numaferry.model import IN_PROGRESS, MigrationStatus
+from numaferry.model import IN_PROGRESS, MigrationStatus, MigrationType
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy.sql.compiler import SQLCompiler
 
 #: Raised by one for every change of what stands here; a ledger of a higher number is refused, see `engine.open_ledger`.
-SCHEMA_VERSION = 1
+#: Each number has a step in `numaferry.ledger.upgrades`.
+SCHEMA_VERSION = 2
 #: The cell of rows that count for the host as a whole.
 HOST_CELL = -1
 
@@ -62,11 +68,11 @@ def _sqlite_now(_element: epoch_now, _compiler: SQLCompiler, **_options: Any) ->
 
 @compiles(epoch_now, "postgresql")
 def _postgresql_now(_element: epoch_now, _compiler: SQLCompiler, **_options: Any) -> str:
-    return "extract(epoch from clock_timestamp())"
+    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
 
 
-def _words(values: frozenset[MigrationStatus] | type[MigrationStatus]) -> str:
-    """Return SQL literals of statuses, ordered."""
+def words(values: Collection[MigrationStatus] | Collection[MigrationType]) -> str:
+    """Return SQL literals of statuses or types, ordered."""
     return ", ".join(f"'{value}'" for value in sorted(values))
 
 
@@ -126,6 +132,8 @@ instance = Table(
     Column("request_json", Text, nullable=False),
     Column("persistent", Boolean, nullable=False),
     Column("current_claim", Text, nullable=False),
+    #: Since when its domain, a transient one, has been missing from a host that could be asked; null: it is there.
+    Column("gone_since", Float),
     ForeignKeyConstraint(
         ["current_claim", "uuid"],
         ["claim.id", "claim.instance_uuid"],
@@ -156,7 +164,6 @@ claim = Table(
     Column("promise", Text, CheckConstraint("promise IN ('kept', 'conflicted', 'floating')"), nullable=False),
     Column("cause", Text, nullable=False),
     Column("created_at", Float, nullable=False),
-    UniqueConstraint("instance_uuid", "host_id", name="claim_one_per_host"),
     UniqueConstraint("instance_uuid", "slot", name="claim_two_at_most"),
     UniqueConstraint("id", "instance_uuid", name="claim_of_instance"),
     UniqueConstraint("id", "instance_uuid", "host_id", name="claim_of_instance_on_host"),
@@ -221,6 +228,47 @@ claim_amount = Table(
     ),
 )
 
+#: What can be given to one guest alone: a PCI function (``pci:0000:81:00.1``), a mediated device, a macvtap slot.
+device = Table(
+    "device",
+    metadata,
+    Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("device_json", Text, nullable=False),
+)
+
+claim_device = Table(
+    "claim_device",
+    metadata,
+    Column("host_id", ForeignKey("host.id"), primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("instance_uuid", ForeignKey("instance.uuid", ondelete="CASCADE"), nullable=False),
+    UniqueConstraint("host_id", "device", "instance_uuid", name="claim_device_of_instance"),
+    Index("claim_device_by_instance", "instance_uuid"),
+)
+
+claim_device_link = Table(
+    "claim_device_link",
+    metadata,
+    Column("claim_id", Text, primary_key=True),
+    Column("host_id", Integer, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("instance_uuid", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["claim_id", "instance_uuid", "host_id"],
+        ["claim.id", "claim.instance_uuid", "claim.host_id"],
+        name="claim_device_link_claim",
+        ondelete="CASCADE",
+    ),
+    ForeignKeyConstraint(
+        ["host_id", "device", "instance_uuid"],
+        ["claim_device.host_id", "claim_device.device", "claim_device.instance_uuid"],
+        name="claim_device_link_device",
+        ondelete="CASCADE",
+    ),
+    Index("claim_device_link_by_device", "host_id", "device"),
+)
+
 #: Reality: what a domain is seen to use. No uniqueness of CPUs; refreshed as a whole.
 observed_use = Table(
     "observed_use",
@@ -250,7 +298,7 @@ migration = Table(
     Column("instance_uuid", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("dest", Text, nullable=False),
-    Column("status", Text, CheckConstraint(f"status IN ({_words(MigrationStatus)})"), nullable=False),
+    Column("status", Text, CheckConstraint(f"status IN ({words(set(MigrationStatus))})"), nullable=False),
     Column("step", Text, nullable=False, default=""),
     Column("reason", Text, nullable=False, default=""),
     Column("context_json", Text, nullable=False),
@@ -260,12 +308,23 @@ migration = Table(
     Column("abort_requested", Boolean, nullable=False, default=False),
     Column("bandwidth_mib_s", Integer, nullable=False, default=0),
     Column("source_memo_json", Text, nullable=False, default="[]"),
+    Column(
+        "migration_type",
+        Text,
+        CheckConstraint(f"migration_type IN ({words(set(MigrationType))})"),
+        nullable=False,
+        server_default=str(MigrationType.LIVE_MIGRATION),
+    ),
+    #: The fencing token: one higher for each controller that takes the migration; a commit names the one it holds.
+    Column("token", Integer, nullable=False, server_default="0"),
+    #: Until when by the database's clock; past that and the longest call to a host, another may take it.
+    Column("lease_until", Float, nullable=False, server_default="0"),
     Index(
         "migration_one_in_progress",
         "instance_uuid",
         unique=True,
-        sqlite_where=text(f"status IN ({_words(IN_PROGRESS)})"),
-        postgresql_where=text(f"status IN ({_words(IN_PROGRESS)})"),
+        sqlite_where=text(f"status IN ({words(IN_PROGRESS)})"),
+        postgresql_where=text(f"status IN ({words(IN_PROGRESS)})"),
     ),
     sqlite_autoincrement=True,
 )
@@ -281,9 +340,23 @@ event = Table(
     Column("host", Text),
     Column("instance_uuid", Text),
     Column("migration_id", Integer),
+    #: Known before the transaction: whoever lost the answer to a commit asks by it whether it was done.
+    Column("key", Text),
+    Index("event_key", "key", unique=True),
     Index("event_by_migration", "migration_id"),
     Index("event_by_instance", "instance_uuid"),
     sqlite_autoincrement=True,
+)
+
+#: Controllers that run (`numaferry serve`): one session per name, for as long as it renews its lease.
+controller = Table(
+    "controller",
+    metadata,
+    Column("name", Text, primary_key=True),
+    #: ``HOST:PID:STARTTIME.N``: one run of it; migrations bear this as their `controller`.
+    Column("session", Text, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("lease_until", Float, nullable=False),
 )
 
 finding = Table(

@@ -15,7 +15,7 @@ from numaferry.ledger.amounts import (
     reserved_kib,
     reserved_pages,
 )
-from numaferry.ledger.holdings import taken_by
+from numaferry.ledger.holdings import by_instance, taken_by
 from numaferry.ledger.schema import HOST_CELL
 from numaferry.model import (
     BASE_PAGE_SIZE_KIB,
@@ -32,7 +32,7 @@ from numaferry.model import (
 if TYPE_CHECKING:
     from numaferry.ledger.holdings import Holding
     from numaferry.ledger.hosts import HostRecord
-    from numaferry.model import HostCell, ObservedUse
+    from numaferry.model import HostCell, ObservedUse, PciDevice
 
 
 #: libvirt that starts a guest with huge pages only where its emulator threads may run on every cell that the pages come
@@ -46,6 +46,7 @@ def host_state_of(
     holdings: tuple[Holding, ...],
     observed: tuple[ObservedUse, ...],
     *,
+    devices: tuple[PciDevice, ...] = (),
     ignore_instance: str | None = None,
 ) -> HostState:
     """Return what is left of a host at its generation, as if `ignore_instance` were not there.
@@ -68,6 +69,7 @@ def host_state_of(
         limits=HostLimits(config.cpu_allocation_ratio, config.ram_allocation_ratio),
         floating_vcpus=_floating(used, VCPUS),
         floating_memory_kib=_floating(used, MEMORY),
+        pci=devices if record.confirmed else (),
         network_cells=config.physical_network_cells,
         emulator_cpu_on_page_cells=record.facts.libvirt_version >= _THREAD_CONTEXTS_SINCE,
     )
@@ -75,7 +77,7 @@ def host_state_of(
 
 def taken(held: tuple[Holding, ...], seen: tuple[ObservedUse, ...]) -> tuple[CpuSet, dict[Key, int]]:
     """Return CPUs and amounts that are promised, or seen in use beyond what the domain's own claim covers."""
-    own = {one.instance_uuid: one for one in held}
+    own = by_instance(held)
     used = Counter(taken_by(held))
     cpus = union(one.cpu_set for one in held)
     for use in seen:

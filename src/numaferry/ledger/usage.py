@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.ledger.amounts import MEMORY, VCPUS, Key, page_size_kib
+from numaferry.ledger.holdings import beyond
 from numaferry.ledger.schema import HOST_CELL
 from numaferry.model import EMPTY, CpuSet
 
@@ -121,10 +122,12 @@ def host_usage(ledger: Ledger, host: str) -> HostUsage:
     topology = record.facts.topology
     cell_of = {cpu: cell.id for cell in topology.cells for cpu in cell.cpus}
     usage = HostUsage(host, (*(CellUsage(cell.id) for cell in topology.cells), CellUsage(None)))
+    current = {one.instance_uuid: one for one in holdings if one.current}
     for holding in holdings:
-        uses = uses_of(holding, cell_of)
+        own = current.get(holding.instance_uuid, holding)
+        uses = uses_of(holding if own is holding else beyond(holding, own), cell_of)
         move = moves.get(holding.instance_uuid)
-        if move is None or (holding.current and move.dest == host):
+        if move is None or (holding.current and host == move.dest):
             usage = usage.charge(OWN, uses)
         else:
             usage = update_usage_from_migration(usage, move, uses)

@@ -8,14 +8,15 @@ import attrs
 from sqlalchemy import or_, select
 
 from numaferry.ledger import schema
-from numaferry.ledger.engine import Store
+from numaferry.ledger.devices import load_devices
 from numaferry.ledger.explain import HostExplanation, explain
 from numaferry.ledger.holdings import Holding, load_holdings
 from numaferry.ledger.hosts import HostRecord, load_host
-from numaferry.ledger.observed import load_observed
+from numaferry.ledger.observations import load_observed
 from numaferry.ledger.rows import migration_of
 from numaferry.ledger.states import host_state_of
-from numaferry.model import IN_PROGRESS, HostState, Migration, ObservedUse
+from numaferry.ledger.store import Store
+from numaferry.model import IN_PROGRESS, HostState, Migration, ObservedUse, PciDevice
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,11 +43,12 @@ class HostView:
     observed: tuple[ObservedUse, ...]
     moves: tuple[Migration, ...]
     overfull: tuple[Overfull, ...]
+    devices: tuple[PciDevice, ...] = ()
 
     @property
     def state(self) -> HostState:
         """What the fit sees."""
-        return host_state_of(self.record, self.holdings, self.observed)
+        return host_state_of(self.record, self.holdings, self.observed, devices=self.devices)
 
 
 class ViewStore(Store):
@@ -68,6 +70,7 @@ class ViewStore(Store):
                 observed=load_observed(connection, record.id),
                 moves=tuple(map(migration_of, moves)),
                 overfull=_overfull(connection, record.id),
+                devices=load_devices(connection, record.id),
             )
 
     def host_state(self, name: str, *, ignore_instance: str | None = None) -> HostState:
@@ -104,5 +107,6 @@ def load_state(connection: Connection, record: HostRecord, *, ignore_instance: s
         record,
         load_holdings(connection, record.id),
         load_observed(connection, record.id),
+        devices=load_devices(connection, record.id, ignore_instance=ignore_instance),
         ignore_instance=ignore_instance,
     )

@@ -44,7 +44,7 @@ def guest_is_gone(move: Move) -> Migration:
     move.guard()
     ledger, status = move.tools.ledger, next_status(move.migration.status, Event.CANCEL)
     # a controller that dies between the two leaves a guest that `instance forget` takes
-    move.migration = ledger.drop_move_claim(move.migration.id, status, reason) or move.migration
+    move.migration = ledger.drop_move_claim(move.migration.id, status, reason, token=move.lease.token) or move.migration
     ledger.forget_instance(move.uuid)
     move.tools.on_progress(move.migration, None)
     update_available_resource(move)

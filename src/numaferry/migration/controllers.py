@@ -1,4 +1,4 @@
-"""Who drives a migration, and whether that one is gone: a fact about a process here, a guess by time elsewhere.
+"""What a controller calls itself, and whether it is known to have ended.
 
 A controller calls itself ``HOST:PID:STARTTIME.N``; the start time (jiffies since boot, proc_pid_stat(5)) tells a
 process from a later one of the same PID, N the engines of one process from each other.
@@ -10,9 +10,6 @@ import itertools
 import os
 import socket
 from pathlib import Path
-
-#: A controller on another machine writes into its migration at least this often; silent for longer, it counts as gone.
-SILENCE_S = 60.0
 
 _numbers = itertools.count(1)
 
@@ -33,16 +30,13 @@ def start_time(pid: int) -> str:
     return "" if fields[0] in {"Z", "X"} else fields[19]
 
 
-def is_gone(controller: str, silent_s: float, *, hostname: str | None = None) -> bool:
-    """Tell whether nobody drives a migration any more.
+def is_dead(controller: str, *, hostname: str | None = None) -> bool:
+    """Tell whether a controller is known to have ended: a process of this machine that is not there any more.
 
-    `controller` is what the migration's row names ("": nobody, or who drove it has let go), `silent_s` how long ago it
-    was written to. On this machine the process is looked up; on another one only its silence speaks.
+    Of one on another machine nothing is known here: its lease says when it may be taken over.
     """
-    if not controller:
-        return True
     match controller.rsplit(":", 2):
         case [host, pid, started] if pid.isdecimal() and host == (hostname or socket.gethostname()):
             return start_time(int(pid)) != started.partition(".")[0]
         case _:
-            return silent_s > SILENCE_S
+            return False

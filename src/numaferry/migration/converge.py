@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from numaferry.errors import HostError, HostUnreachable, LedgerError, MigrationFailed, NeedsPerson, NumaferryError
+from numaferry.errors import (
+    HostError,
+    HostUnreachable,
+    LedgerError,
+    MigrationFailed,
+    NeedsPerson,
+    NumaferryError,
+    TakenOver,
+)
 from numaferry.migration.evidence import Phase
 from numaferry.migration.finish import update_available_resource
 from numaferry.migration.job import watch_job
-from numaferry.migration.move import TakenOver
 from numaferry.migration.recovery import Action, Decision, decide
 from numaferry.migration.states import Event, next_status
 from numaferry.migration.steps import first_after, place_of
@@ -196,7 +203,10 @@ class Convergence:
             self._waits += 1
             return None
         move.guard()
-        move.migration = move.tools.ledger.drop_move_claim(move.migration.id, status, reason) or move.migration
+        move.migration = (
+            move.tools.ledger.drop_move_claim(move.migration.id, status, reason, token=move.lease.token)
+            or move.migration
+        )
         move.tools.on_progress(move.migration, None)
         update_available_resource(move)
         return move.migration

@@ -7,14 +7,16 @@ same for a failed step, a lost connection, and a migration whose controller was 
 from __future__ import annotations
 
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from numaferry.errors import LedgerError, NumaferryError
+from numaferry.errors import LedgerError, NumaferryError, TakenOver
 from numaferry.migration import controllers
 from numaferry.migration.answers import Answer, guest_is_gone
 from numaferry.migration.converge import Convergence, complete, take
-from numaferry.migration.move import Move, TakenOver, Tools
+from numaferry.migration.lease import Lease, LeasePolicy
+from numaferry.migration.move import Move, Tools
 from numaferry.migration.shortlist import choose_and_claim
 from numaferry.migration.steps import STEPS
 
@@ -63,6 +65,7 @@ class MigrationEngine:
         waits: int = 15,
         settle_s: float = 1.0,
         steps: tuple[Step, ...] = STEPS,
+        lease: LeasePolicy | None = None,
     ) -> None:
         self._tools = Tools(
             ledger=ledger,
@@ -77,24 +80,37 @@ class MigrationEngine:
             waits=waits,
             settle_s=settle_s,
             steps=steps,
+            lease=lease or LeasePolicy(),
         )
 
+    @property
+    def controller(self) -> str:
+        """The name under which this engine drives."""
+        return self._tools.controller
+
     def start(
-        self, instance: Instance, dest: str | None = None, bandwidth_mib_s: int = 0, *, force: bool = False
+        self,
+        instance: Instance,
+        dest: str | None = None,
+        bandwidth_mib_s: int = 0,
+        *,
+        force: bool = False,
+        handed_over: bool = False,
     ) -> Migration:
         """Check the guest and a shortlist (reads only), choose and claim in one transaction; returns it `accepted`.
 
-        `dest` names the only candidate; `force` moves a guest that another manager (nova) owns. Raises CheckFailed,
-        Conflict, NotManaged, NoFit, NotConfirmed, NotFound, HostUnreachable; nothing is claimed then.
+        `dest` names the only candidate; `force` moves a guest that another manager (nova) owns; with `handed_over` it
+        is left to a controller that runs (`numaferry serve`) to drive. Raises CheckFailed, Conflict, NotManaged, NoFit,
+        NotConfirmed, NotFound, HostUnreachable; nothing is claimed then.
         """
-        return choose_and_claim(self._tools, instance, dest, bandwidth_mib_s, force=force)
+        return choose_and_claim(self._tools, instance, dest, bandwidth_mib_s, force=force, handed_over=handed_over)
 
     def drive(self, migration_id: int) -> Migration:
         """Run the steps to the end and return the migration as completed or cancelled.
 
         Raises what a check said, MigrationFailed after a roll back (the guest runs on the source), NeedsPerson, and
         HostUnreachable where a host has to be waited for (`recover` goes on). One that another controller started is
-        taken over; one that it had begun to drive is recovered.
+        taken over, if its lease is free (LeaseHeld); one that it had begun to drive is recovered.
         """
         with self._move(migration_id) as move:
             if not move.migration.in_progress:
@@ -107,9 +123,11 @@ class MigrationEngine:
     def recover(self, migration_id: int, *, left_by: str | None = None) -> Migration:
         """Take over a migration: ask both hosts, decide, converge, and return it as it ended.
 
-        `left_by` is the controller that was found to be gone: where another one has taken over since, Conflict
-        (taken-over) is raised and it is left alone. A roll back is a good end here and is returned, not raised. Raises
-        NeedsPerson with the evidence, and HostUnreachable where a host has to be waited for.
+        `left_by` is the controller that was found to be gone: its lease is not waited for; where another one has taken
+        over since, TakenOver is raised and it is left alone. Without it the lease and the longest call have to be over,
+        else LeaseHeld is raised; a process of this machine that has ended is found to be gone here. A roll back is a
+        good end and is returned, not raised. Raises NeedsPerson with the evidence, and HostUnreachable where a host has
+        to be waited for.
         """
         with self._move(migration_id) as move:
             if not move.migration.in_progress:
@@ -148,28 +166,30 @@ class MigrationEngine:
             move.close()
 
     def _let_go(self, move: Move, error: Exception) -> None:
-        """Take our name off a migration that is left before its end: this process may live on, and drives it no more.
+        """Give the lease back of a migration that is left before its end: this process may live on without driving it.
 
         Where another one drives it by now, or the ledger can't be written, nothing is done.
         """
-        ledger, name = self._tools.ledger, self._tools.controller
         with suppress(NumaferryError):
-            now = ledger.migration(move.migration.id)
-            if now.in_progress and now.controller == name:
-                sentence = f"{name} lets go of it: {error}"
-                ledger.set_migration(now.id, sentence=sentence, controller="", expected_controller=name)
+            sentence = f"{self._tools.controller} lets go of it: {error}"
+            self._tools.ledger.drop_lease(move.migration.id, move.lease.token, sentence)
 
     def _take_over(self, move: Move, left_by: str | None = None) -> None:
-        """Write our name into the migration; whoever drove it finds out before it touches a host again."""
-        before = move.migration.controller if left_by is None else left_by
-        sentence = f"{self._tools.controller} takes over" + (f" from {before}" if before else "")
-        move.migration = self._tools.ledger.set_migration(
-            move.migration.id,
-            sentence=sentence,
-            controller=self._tools.controller,
-            expected_status=move.migration.status,
-            expected_controller=before,
+        """Take the lease; whoever drove it finds out at its next commit, and before it changes anything on a host."""
+        tools, now = self._tools, move.migration
+        if left_by is None and controllers.is_dead(now.controller):
+            left_by = now.controller
+        began = tools.clock()
+        move.migration = tools.ledger.take_lease(
+            now.id,
+            tools.controller,
+            tools.lease.ttl_s,
+            grace_s=tools.lease.longest_call_s,
+            gone=left_by,
+            key=uuid.uuid4().hex,
         )
+        move.lease = Lease.of(tools.ledger, move.migration, tools.lease.ttl_s, tools.clock, ours=True)
+        move.lease.renewed(began)
 
     def _run(self, move: Move) -> Migration:
         for step in self._tools.steps:

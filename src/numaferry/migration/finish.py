@@ -33,7 +33,7 @@ def post_live_migration(move: Move) -> None:
     if source_word(source, job) not in _GONE or dest_word(dest) not in _ARRIVED:
         evidence = f"{tell('source', move.source.name, source, job)}; {tell('dest', move.dest.name, dest)}"
         raise HypervisorError(f"the guest is not where a finished job leaves it: {evidence}")
-    move.tools.ledger.confirm_migration(move.migration.id)
+    move.tools.ledger.confirm_migration(move.migration.id, token=move.lease.token)
     what = f"unplugging the links on {move.source.name}"
     move.tidy(what, lambda: move.source_host.unplug_vifs(move.original), reach=False)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
-from numaferry.errors import CheckFailed, Conflict, HostError, HostUnreachable, NotFound
+from numaferry.errors import CheckFailed, HostError, HostUnreachable, NotFound
 from numaferry.migration.evidence import Sight, Unreachable
+from numaferry.migration.lease import Lease, LeasePolicy, guarded
 from numaferry.migration.states import next_status
 from numaferry.model import Ownership, mutated_migration_context
 
@@ -50,12 +51,6 @@ class FindingLike(Protocol):
         ...
 
 
-class TakenOver(Conflict):
-    """Another controller drives this migration now: this one must not touch anything more."""
-
-    code = "taken-over"
-
-
 @attrs.frozen(slots=True)
 class Tools:
     """What an engine works with; `sleep` and the intervals are replaced in tests and simulations."""
@@ -76,17 +71,19 @@ class Tools:
     #: Between two looks that have to agree.
     settle_s: float = 1.0
     waits: int = 15
+    lease: LeasePolicy = attrs.field(factory=LeasePolicy)
 
 
 @attrs.define(slots=True)
 class Move:
-    """A migration being driven. `migration` is the row as last committed or read."""
+    """A migration being driven under a lease. `migration` is the row as last committed or read."""
 
     tools: Tools
     migration: Migration
     instance: Instance
     source: HostRecord
     dest: HostRecord
+    lease: Lease
     _hypervisors: dict[str, Hypervisor] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -100,7 +97,9 @@ class Move:
                 f"migration {migration.id} is of instance {migration.instance_uuid}, which the ledger has forgotten",
                 hint="numaferry instance list shows what it has",
             )
-        return cls(tools, migration, instance, ledger.host(migration.source), ledger.host(migration.dest))
+        ours = migration.controller == tools.controller
+        lease = Lease.of(ledger, migration, tools.lease.ttl_s, tools.clock, ours=ours)
+        return cls(tools, migration, instance, ledger.host(migration.source), ledger.host(migration.dest), lease)
 
     def close(self) -> None:
         """Close what was opened to both hosts."""
@@ -128,7 +127,7 @@ class Move:
 
     def _open(self, record: HostRecord) -> Hypervisor:
         if record.name not in self._hypervisors:
-            self._hypervisors[record.name] = self.tools.connect(record)
+            self._hypervisors[record.name] = guarded(self.tools.connect(record), lambda: self.lease)
         return self._hypervisors[record.name]
 
     def look(self) -> tuple[Sight, JobInfo | None, Sight]:
@@ -167,12 +166,17 @@ class Move:
         )
 
     def mark(self, host: HostRecord, *, moving: bool) -> Ownership | None:
-        """Return what the domain's metadata says on this host: the claim there, and the migration while it moves."""
+        """Return what the domain's metadata says on this host: the claim there; while it moves, migration and token."""
         holdings = self.tools.ledger.view(host.name).holdings
         claim = next((one.claim_id for one in holdings if one.instance_uuid == self.uuid), None)
         if claim is None:
             return None
-        return Ownership(self.tools.ledger.ledger_id, claim, self.migration.uuid if moving else "")
+        ledger_id = self.tools.ledger.ledger_id
+        return (
+            Ownership(ledger_id, claim, self.migration.uuid, self.lease.token)
+            if moving
+            else Ownership(ledger_id, claim)
+        )
 
     # the ledger
 
@@ -181,13 +185,9 @@ class Move:
         return dict(self.migration.source_memo).get(key)
 
     def guard(self) -> None:
-        """Read the migration again before touching a host; raises TakenOver where another controller drives it."""
+        """Renew the lease and read the migration again before touching a host; raises TakenOver."""
+        self.lease.renew()
         self.migration = self.tools.ledger.migration(self.migration.id)
-        if self.migration.controller not in {"", self.tools.controller}:
-            raise TakenOver(
-                f"migration {self.migration.id} is driven by {self.migration.controller} now",
-                hint=f"watch it: numaferry migration show {self.migration.id}",
-            )
 
     def commit(
         self,
@@ -200,10 +200,11 @@ class Move:
     ) -> None:
         """Commit an intent or an outcome: step, transition and memo, with the sentence that says it.
 
-        Swaps only where the status is still the one last seen. Raises Conflict, and TakenOver before that.
+        Swaps only where the status is still the one last seen, and the lease is still ours; renews it. Raises Conflict,
+        TakenOver.
         """
-        self.guard()
-        now = self.migration
+        now = self.migration = self.tools.ledger.migration(self.migration.id)
+        began = self.tools.clock()
         notes = None if memo is None else tuple(sorted({**dict(now.source_memo), **memo}.items()))
         self.migration = self.tools.ledger.set_migration(
             now.id,
@@ -211,10 +212,12 @@ class Move:
             status=None if event is None else next_status(now.status, event),
             step=step,
             reason=reason,
-            controller=self.tools.controller,
             source_memo=notes,
             expected_status=now.status,
+            token=self.lease.token,
+            ttl_s=self.lease.ttl_s,
         )
+        self.lease.renewed(began)
         self.tools.on_progress(self.migration, None)
 
     def tidy(self, what: str, work: Callable[[], T], *, reach: bool = True) -> T | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from numaferry.errors import CheckFailed, ClaimLost, HostUnreachable, NoFit, NumaferryError
+from numaferry.errors import CheckFailed, HostUnreachable, NoFit, NumaferryError
 from numaferry.migration.checks import (
     check_can_live_migrate_destination,
     check_can_live_migrate_source,
@@ -25,32 +25,29 @@ if TYPE_CHECKING:
 #: How many of the best hosts are asked before the claim: each costs a connection, and the claim chooses among those
 #: that passed.
 SHORTLIST: Final = 5
-CLAIM_TRIES: Final = 4
 
 
 def choose_and_claim(
-    tools: Tools, instance: Instance, dest: str | None, bandwidth_mib_s: int, *, force: bool
+    tools: Tools, instance: Instance, dest: str | None, bandwidth_mib_s: int, *, force: bool, handed_over: bool = False
 ) -> Migration:
-    """Return the accepted migration; raises as `MigrationEngine.start` says, and nothing is claimed then."""
+    """Return the accepted migration, driven by nobody yet where it is `handed_over` to a controller that runs.
+
+    Raises as `MigrationEngine.start` says, and nothing is claimed then.
+    """
     source = tools.ledger.host(instance.host)
     kind = _check_guest(tools, source, instance, force=force)
     candidates = select_destinations(tools.ledger, instance, dest=dest)
     if not candidates:
         raise _no_fit(instance, candidates.misfits)
     passed = _shortlist(tools, source, instance, candidates, kind)
-    for left in reversed(range(CLAIM_TRIES)):
-        try:
-            claim = tools.ledger.live_migration_claim(
-                instance.uuid,
-                passed,
-                vifs=lambda record: _links(instance, source, record),
-                bandwidth_mib_s=bandwidth_mib_s,
-                controller=tools.controller,
-            )
-            break
-        except ClaimLost:
-            if not left:
-                raise
+    claim = tools.ledger.live_migration_claim(
+        instance.uuid,
+        passed,
+        vifs=lambda record: _links(instance, source, record),
+        bandwidth_mib_s=bandwidth_mib_s,
+        controller="" if handed_over else tools.controller,
+        lease_s=tools.lease.ttl_s,
+    )
     if not force:
         return claim.migration
     memo = ((FORCE, "1"),)
@@ -95,6 +92,9 @@ def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name:
     links = _links(instance, source, record)
     with closing(tools.connect(record)) as hypervisor:
         view = look_at_dest(name, hypervisor, links)
+    if view.facts.booted_since(record.facts):
+        # what ran there is gone and what runs there now is not known: nothing is claimed before it was looked at
+        tools.audit(name)
     refuse(
         check_can_live_migrate_destination(view, instance, source.facts, kind), f"{instance.name} can't go to {name}"
     )

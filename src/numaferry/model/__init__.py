@@ -45,6 +45,7 @@ from numaferry.model.migration import (
     Migration,
     MigrationContext,
     MigrationStatus,
+    MigrationType,
     mutated_migration_context,
 )
 from numaferry.model.observed import ObservedUse
@@ -76,6 +77,7 @@ __all__ = [
     "Migration",
     "MigrationContext",
     "MigrationStatus",
+    "MigrationType",
     "Misfit",
     "NumaRequest",
     "ObservedUse",

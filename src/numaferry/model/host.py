@@ -12,6 +12,8 @@ from numaferry.model.cpuset import EMPTY, CpuSet, union
 
 #: The base page size of x86-64; the first pool of every cell has it.
 BASE_PAGE_SIZE_KIB = 4
+#: A step back of the uptime counters that is no boot.
+UPTIME_SLACK_S = 5
 
 
 def version_text(encoded: int) -> str:
@@ -79,11 +81,18 @@ class HostFacts:
     links: tuple[str, ...] | None = None
     #: Domain types that the host's QEMU can run ("kvm", "qemu").
     domain_types: tuple[str, ...] = ("kvm",)
-    #: Boot identity where libvirt tells one, else "".
-    boot_id: str = ""
+    #: How long the host has been up by its CPUs' own counters (virNodeGetCPUStats, the mean per CPU); 0: not told.
+    uptime_s: int = 0
     #: Online CPUs that the daemon puts in no cell: they came online after it had read the map. Nothing can be placed
     #: on them until the host's libvirtd is restarted.
     unplaced_cpus: CpuSet = EMPTY
+
+    def booted_since(self, earlier: HostFacts) -> bool:
+        """Tell whether the host was booted between the two looks; no clock is asked, so a skewed one changes nothing.
+
+        The kernel's counters may step back a little by themselves (proc_stat(5), iowait).
+        """
+        return 0 < self.uptime_s < earlier.uptime_s - UPTIME_SLACK_S
 
 
 @attrs.frozen(slots=True)

@@ -31,6 +31,14 @@ class MigrationStatus(enum.StrEnum):
     ERROR = "error"
 
 
+class MigrationType(enum.StrEnum):
+    """What kind of move it is; nova's word where nova has one."""
+
+    LIVE_MIGRATION = "live-migration"
+    #: To other CPUs of the host on which it runs: source and dest are one host.
+    REPIN = "repin"
+
+
 #: Statuses from which a migration goes on, or is mended by a person: it can hold a claim beside the current one, and
 #: the instance takes no other. Which claims are held at a moment only the ledger knows: the flip ends the second one.
 IN_PROGRESS = frozenset(
@@ -80,13 +88,18 @@ class Migration:
     #: Seconds since the epoch, by the database's clock.
     created_at: float = 0.0
     updated_at: float = 0.0
-    #: Who drives it ("host:pid:start"), and until when by the database's clock.
+    #: Who drives it ("host:pid:start.n"); "" for nobody.
     controller: str = ""
     #: The person asked for it to be given up.
     abort_requested: bool = False
     bandwidth_mib_s: int = 0
     #: Emulator pin, NIC links and whatever else rollback must restore on the source; plain text values.
     source_memo: tuple[tuple[str, str], ...] = ()
+    migration_type: MigrationType = MigrationType.LIVE_MIGRATION
+    #: Fencing token of the lease under which it is driven: one higher for each controller that takes it.
+    token: int = 0
+    #: Until when the lease holds, in seconds since the epoch by the database's clock.
+    lease_until: float = 0.0
 
     @property
     def in_progress(self) -> bool:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numaferry.service.config import HostEntry
     from numaferry.service.discovery import Look, Reach
 
+#: How long a transient guest may be missing from its host before what it held is free.
+GONE_GRACE_S = 300.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -51,8 +53,7 @@ def add(
     said = config is not None and bool(config.cpu_dedicated_set or config.cpu_shared_set)
     observed = seen.observed(ledger.ledger_id)
     proposal = None if said else propose(seen.facts.topology, seen.tenants, isolated, unplaced=seen.facts.unplaced_cpus)
-    ledger.add_host(name, seen.facts, _with_sets(config, proposal), confirmed=said)
-    ledger.set_observed(name, observed)
+    ledger.add_host(name, seen.facts, _with_sets(config, proposal), confirmed=said, observed=observed)
     return show(ledger, name, proposal)
 
 
@@ -161,9 +162,10 @@ def confirm(ledger: Ledger, name: str, *, dedicated: CpuSet | None = None, share
 
 
 def refresh(ledger: Ledger, name: str, seen: Look) -> None:
-    """Store what a look at a host saw."""
+    """Store what a look at a host saw; a transient guest that has been gone for the grace time is released."""
     ledger.update_host(name, seen.facts)
     ledger.set_observed(name, seen.observed(ledger.ledger_id))
+    ledger.note_present(name, {guest.domain.uuid for guest in seen.guests}, GONE_GRACE_S)
 
 
 def try_refresh(ledger: Ledger, reach: Reach, record: HostRecord) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from typing import TYPE_CHECKING, Protocol
 
 from numaferry.errors import (
@@ -15,10 +14,11 @@ from numaferry.errors import (
     MigrationFailed,
     NeedsPerson,
     NumaferryError,
+    TakenOver,
 )
 from numaferry.migration import controllers
 from numaferry.migration.checks import check_can_live_migrate_source, look_at_source, refuse
-from numaferry.migration.move import TakenOver
+from numaferry.migration.lease import LeasePolicy
 from numaferry.migration.recovery import decisions
 from numaferry.model import IN_PROGRESS, MigrationStatus
 from numaferry.scheduler import select_destinations
@@ -215,21 +215,29 @@ def abort(ledger: Ledger, reach: Reach, ref: str, *, watch: Watch | None = None)
             hint=f"to have it on {move.source} again: numaferry migrate {name} --dest {move.source}",
         )
     engine = engine_for(ledger, reach, watch)
-    left = abandoned(move)
+    left = abandoned(ledger, move)
     engine.abort(move.id)
     if left:
-        engine.recover(move.id, left_by=move.controller)
+        engine.recover(move.id, left_by=left_by(move))
     return migration_line(ledger.migration(move.id), name)
 
 
 def stale(ledger: Ledger, instance_uuid: str | None = None) -> tuple[Migration, ...]:
     """Return migrations in progress that nobody drives any more, the oldest first."""
-    return tuple(move for move in ledger.migrations(instance=instance_uuid, status=IN_PROGRESS) if abandoned(move))
+    moves = ledger.migrations(instance=instance_uuid, status=IN_PROGRESS)
+    return tuple(move for move in moves if abandoned(ledger, move))
 
 
-def abandoned(move: Migration) -> bool:
-    """Tell whether the controller of a migration is gone."""
-    return controllers.is_gone(move.controller, time.time() - move.updated_at)
+def abandoned(ledger: Ledger, move: Migration) -> bool:
+    """Tell whether nobody drives a migration: let go of, its process known dead, or its lease and longest call over."""
+    if not move.controller or controllers.is_dead(move.controller):
+        return True
+    return move.lease_until + LeasePolicy().longest_call_s <= ledger.now()
+
+
+def left_by(move: Migration) -> str | None:
+    """Return who is known to have left an abandoned migration; None where only its lease says so."""
+    return move.controller if not move.controller or controllers.is_dead(move.controller) else None
 
 
 def recover(
@@ -252,7 +260,7 @@ def recover(
             f"migration {move.id} is {move.status}: there is nothing to recover",
             hint=f"how it ended: numaferry migration show {move.id}",
         )
-    if not abandoned(move):
+    if not abandoned(ledger, move):
         raise Conflict(
             f"migration {move.id} is being driven by {move.controller}",
             hint=f"let it work, or give the migration up: numaferry migration abort {move.id}",
@@ -267,7 +275,7 @@ def _answer(ledger: Ledger, reach: Reach, move: Migration, answer: str, watch: W
     name = name_of(ledger, move)
     if watch is not None:
         watch.started(migration_line(move, name))
-    now = engine_for(ledger, reach, watch).answer(move.id, Answer(answer), left_by=move.controller)
+    now = engine_for(ledger, reach, watch).answer(move.id, Answer(answer), left_by=left_by(move))
     return Recovered(migration_line(now, name), "recovered", now.reason)
 
 
@@ -280,7 +288,7 @@ def _recover(ledger: Ledger, reach: Reach, move: Migration, watch: Watch | None)
     outcome = "recovered"
     ending = ""
     try:
-        engine_for(ledger, reach, watch).recover(move.id, left_by=move.controller)
+        engine_for(ledger, reach, watch).recover(move.id, left_by=left_by(move))
     except NeedsPerson as error:
         outcome, ending = "needs a person", f"{error.message}. {error.hint}".strip()
     except TakenOver as error:

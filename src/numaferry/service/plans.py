@@ -7,7 +7,6 @@ a migration is taken, so that what is shown is what the same code would do. The 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +38,7 @@ def scratch_copy(ledger: Ledger) -> Iterator[Ledger]:
     """Open a copy of the ledger that is removed at the end; the ledger itself is only read."""
     with tempfile.TemporaryDirectory(prefix="numaferry-plan-") as folder:
         path = Path(folder) / "ledger.sqlite"
-        with (
-            contextlib.closing(sqlite3.connect(f"{ledger.path.absolute().as_uri()}?mode=ro", uri=True)) as source,
-            contextlib.closing(sqlite3.connect(path)) as copy,
-        ):
-            source.backup(copy)
+        ledger.copy_to(path)
         opened = open_ledger(str(path))
         try:
             yield opened

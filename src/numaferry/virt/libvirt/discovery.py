@@ -53,7 +53,19 @@ def read_facts(connection: libvirt.virConnect, uri: str) -> HostFacts:
         links=None if links is None else tuple(sorted(links)),
         domain_types=found.domain_types,
         unplaced_cpus=online - found.topology.cpus,
+        uptime_s=read_uptime_s(connection, len(online)),
     )
+
+
+def read_uptime_s(connection: libvirt.virConnect, cpus: int) -> int:
+    """Return how long the host has been up by its CPUs' time counters, in seconds per CPU; 0 where it does not say."""
+    try:
+        spent_ns = connection.getCPUStats(libvirt.VIR_NODE_CPU_STATS_ALL_CPUS)
+    except libvirt.libvirtError as error:
+        if _unsupported(connection, error):
+            return 0
+        raise
+    return sum(int(value) for value in spent_ns.values()) // (max(1, cpus) * 1_000_000_000)
 
 
 def read_links(connection: libvirt.virConnect) -> dict[str, bool] | None:

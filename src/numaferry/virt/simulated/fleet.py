@@ -223,7 +223,8 @@ class Fleet:
 
     def boot_host(self, name: str) -> None:
         """Boot a host that died; persistent guests are defined and off."""
-        self.host(name).alive = True
+        host = self.host(name)
+        host.alive, host.booted_at = True, self.now_s
         self.tell(f"{name}: boots")
 
     def reachable(self, one: str, other: str) -> bool:

@@ -62,6 +62,8 @@ class SimHost:
     #: Pages that something libvirt does not know has taken.
     taken: Pages = attrs.field(factory=dict)
     alive: bool = True
+    #: When it was booted, by the fleet's clock; a fleet begins with hosts that have been up for a day.
+    booted_at: float = -86_400.0
     #: The daemon answers again at this time of the fleet's clock.
     daemon_back_at: float = 0.0
     #: Set by a fault: pins are accepted and never reach the kernel.

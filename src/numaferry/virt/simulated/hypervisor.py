@@ -87,6 +87,7 @@ class SimulatedHypervisor(ClosesOnExit):
                 hypervisor_version=host.hypervisor_version,
                 links=tuple(sorted(host.links)),
                 domain_types=("kvm", "qemu"),
+                uptime_s=max(1, int(self._fleet.now_s - host.booted_at)),
             )
 
         return self._call("facts", read)
