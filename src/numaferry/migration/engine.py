@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from numaferry.errors import LedgerError, NumaferryError, TakenOver
-from numaferry.migration import controllers
+from numaferry.migration import controllers, repin
 from numaferry.migration.answers import Answer, guest_is_gone
 from numaferry.migration.converge import Convergence, complete, take
 from numaferry.migration.lease import Lease, LeasePolicy
 from numaferry.migration.move import Move, Tools
 from numaferry.migration.shortlist import choose_and_claim
 from numaferry.migration.steps import STEPS
+from numaferry.model import EMPTY, MigrationType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from numaferry.ledger import HostRecord, Ledger
     from numaferry.migration.move import AuditReport
     from numaferry.migration.steps import Step
-    from numaferry.model import Instance, JobInfo, Migration
+    from numaferry.model import CpuSet, Instance, JobInfo, Migration
     from numaferry.virt.port import Hypervisor
 
 
@@ -105,6 +106,14 @@ class MigrationEngine:
         """
         return choose_and_claim(self._tools, instance, dest, bandwidth_mib_s, force=force, handed_over=handed_over)
 
+    def repin(self, instance: Instance, avoid: CpuSet = EMPTY) -> Migration:
+        """Claim other CPUs of the host on which a guest runs, none of `avoid`, beside its own; returns it `accepted`.
+
+        `drive` then pins it anew and drops the old ones. Raises Conflict (it has none of its own, it is being moved),
+        NoFit, NotFound; nothing is claimed then.
+        """
+        return repin.claim(self._tools, instance, avoid)
+
     def drive(self, migration_id: int) -> Migration:
         """Run the steps to the end and return the migration as completed or cancelled.
 
@@ -118,6 +127,8 @@ class MigrationEngine:
             begun = bool(move.migration.step)
             if begun or move.migration.controller != self._tools.controller:
                 self._take_over(move)
+            if move.migration.migration_type is MigrationType.REPIN:
+                return repin.recover(move) if begun else repin.drive(move)
             return Convergence(move).run() if begun else self._run(move)
 
     def recover(self, migration_id: int, *, left_by: str | None = None) -> Migration:
@@ -133,6 +144,8 @@ class MigrationEngine:
             if not move.migration.in_progress:
                 return move.migration
             self._take_over(move, left_by)
+            if move.migration.migration_type is MigrationType.REPIN:
+                return repin.recover(move)
             return Convergence(move).run()
 
     def answer(self, migration_id: int, answer: Answer, *, left_by: str | None = None) -> Migration:
