@@ -14,6 +14,7 @@ import pytest
 from numaferry import errors
 from numaferry.cli.app import root
 from numaferry.cli.exits import EXIT_CODES
+from numaferry.ledger.upgrades import LedgerUpgrade
 from numaferry.service import views
 from numaferry.service.config import parse
 
@@ -83,6 +84,7 @@ def test_what_json_prints_is_on_the_page(name):
         ("explain", views.Explanation),
         ("audit", views.AuditReport),
         ("ledger explain", views.LedgerExplanation),
+        ("ledger upgrade", LedgerUpgrade),
     ],
 )
 def test_every_json_key_is_on_the_page(name, cls):

@@ -1,4 +1,4 @@
-"""`numaferry ledger explain HOST`."""
+"""`numaferry ledger explain HOST` and `numaferry ledger upgrade`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from numaferry.ledger.upgrades import LedgerUpgrade
     from numaferry.service.views import LedgerExplanation
 
 
@@ -30,6 +31,28 @@ def explain_host(session: Session, host: str) -> None:
     """Say of every CPU, page pool and memory of a host who holds it, by which claim, and why."""
     explained = session.ferry().ledger_explain(host)
     session.show(explained, lambda: _render(explained))
+
+
+@ledger.command(name="upgrade")
+@click.option("--yes", is_flag=True, help="A ledger in PostgreSQL: there is a backup of it (pg_dump).")
+@command_options
+@examples("numaferry ledger upgrade", "numaferry ledger upgrade --yes")
+def upgrade(session: Session, *, yes: bool) -> None:
+    """Bring the ledger of an older numaferry to this one's schema; stop every controller and command before.
+
+    A file is copied first, to LEDGER.schema-NUMBER beside it. Whatever goes wrong, the ledger is as it was, and the
+    command can be run again.
+    """
+    done = session.without_ledger().ledger_upgrade(session.db, has_backup=yes)
+    session.show(done, lambda: _upgraded(done))
+
+
+def _upgraded(done: LedgerUpgrade) -> str:
+    """Say what was done."""
+    if done.before == done.after:
+        return f"ledger {done.ledger} has schema {done.after} already"
+    backup = f", backup at {done.backup}" if done.backup else ""
+    return f"ledger {done.ledger}: schema {done.before} → {done.after}{backup}"
 
 
 def _render(explained: LedgerExplanation) -> list[RenderableType]:

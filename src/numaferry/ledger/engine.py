@@ -16,7 +16,8 @@ from numaferry.ledger.trouble import NOT_OURS, unusable, usable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ENGINES: Final[dict[str, Callable[[Location], tuple[Engine, Engine]]]] = {
+#: Dialect → how its engines, for writing and for reading, are made.
+ENGINES: Final[dict[str, Callable[[Location], tuple[Engine, Engine]]]] = {
     SQLITE: sqlite.engines,
     POSTGRESQL: postgresql.engines,
 }
@@ -25,7 +26,7 @@ _ENGINES: Final[dict[str, Callable[[Location], tuple[Engine, Engine]]]] = {
 def open_engines(where: Location) -> tuple[Engine, Engine]:
     """Open or create a ledger; return its engines for writing and for reading. Raises LedgerUnusable."""
     with usable(where):
-        engine, reader = _ENGINES[where.dialect](where)
+        engine, reader = ENGINES[where.dialect](where)
         try:
             _set_up(engine, where)
         except BaseException:
@@ -52,6 +53,11 @@ def _set_up(engine: Engine, where: Location) -> None:
             hint="stop every controller that uses it, then: numaferry ledger upgrade",
             code="ledger-old",
         )
+    refuse_newer(found, where)
+
+
+def refuse_newer(found: int, where: Location) -> None:
+    """Raise LedgerUnusable for a schema number that this numaferry does not know yet."""
     if found > schema.SCHEMA_VERSION:
         raise LedgerUnusable(
             f"ledger {where} has schema {found}, this numaferry knows {schema.SCHEMA_VERSION}",

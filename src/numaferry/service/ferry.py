@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from numaferry.ledger import Ledger
+    from numaferry.ledger.upgrades import LedgerUpgrade
     from numaferry.ledger.usage import HostUsage
     from numaferry.model import CpuSet, HostConfig, Migration
     from numaferry.service.config import HostEntry
@@ -44,7 +45,7 @@ def _connect(uri: str) -> Hypervisor:
 
 
 class Ferry:
-    """Everything that can be asked of numaferry; without a ledger only `scan` can be."""
+    """Everything that can be asked of numaferry; without a ledger only `scan` and `ledger_upgrade` can be."""
 
     def __init__(self, ledger: Ledger | None = None, connect: Callable[[str], Hypervisor] | None = None) -> None:
         self._left = False
@@ -88,6 +89,14 @@ class Ferry:
         from numaferry.service.scan import scan  # noqa: PLC0415  (the fit is imported only for those who fit)
 
         return scan(self._reach, uris, configs)
+
+    # -- a ledger of an older numaferry, which can't be opened
+
+    def ledger_upgrade(self, url: str | None = None, *, has_backup: bool = False) -> LedgerUpgrade:
+        """Bring the ledger at `url` (as for `open`) to this numaferry's schema; see `ledger.upgrades`."""
+        from numaferry.ledger.upgrades import upgrade_ledger  # noqa: PLC0415  (imported by who needs it)
+
+        return upgrade_ledger(url, has_backup=has_backup)
 
     # -- hosts
 
