@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from cli_world import guest_xml
+from sqlalchemy import create_engine, insert
+from sqlalchemy.engine import make_url
 
 from numaferry.ledger import upgrades
+from numaferry.ledger.upgrades import schema_1, steps
 
 DUMP = (Path(__file__).parents[1] / "ledger" / "data" / "schema-1.sql").read_text(encoding="utf-8")
 DB3 = "00000000-0000-4000-8000-000000000003"
@@ -76,6 +79,25 @@ def test_no_ledger_is_made(world):
     assert ran.code == 2
     assert "there is no ledger at" in told(ran)[0]
     assert not Path(world.db).exists()
+
+
+def test_a_server_s_ledger_is_upgraded_once_there_is_a_backup(world, new_database, monkeypatch):
+    url = new_database()
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        steps.run_steps(connection, 0, 1)
+        row = {"id": 1, "schema_version": 1, "ledger_id": "of a server", "created_at": 0.0}
+        connection.execute(insert(schema_1.metadata.tables["ledger"]), row)
+    engine.dispose()
+    monkeypatch.setattr(type(world), "db", url)
+    ran = world.run("ledger", "upgrade")
+    assert ran.code == 3
+    assert "pg_dump" in told(ran)[1]
+    said = world.ok("ledger", "upgrade", "--yes")
+    assert said.endswith(": schema 1 → 2\n")
+    assert make_url(url).password not in ran.err + said
+    assert world.ok("ledger", "upgrade").endswith(" has schema 2 already\n")
+    assert world.told("host", "list") == []
 
 
 def test_a_move_that_an_older_numaferry_left_is_recovered(world):

@@ -114,3 +114,43 @@ def test_an_operators_day(operator):
     assert operator.told("audit")["findings"] == []
     rows = operator.told("ledger", "explain", "beta")["cpus"]
     assert not [row for row in rows if row["instance"]]
+
+
+def served(operator, *words):
+    """Start a controller and return its process once it says that it runs."""
+    process = operator.begin("serve", *words)
+    assert "runs as" in process.stdout.readline()
+    return process
+
+
+def test_a_controller_drives_what_is_handed_to_it_is_killed_and_followed_by_another(operator):
+    operator.run("host", "import", str(operator.toml))
+    operator.run("instance", "adopt", "--all")
+    first = served(operator, "--name", "east")
+    moved = operator.begin("migrate", "db1")
+    out, err = moved.communicate(timeout=120)
+    assert moved.returncode == 0, err
+    assert "controller east drives it" in err
+    assert "db1 moved from alpha to beta" in out
+
+    again = operator.begin("serve", "--name", "east")
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 3
+    assert "a controller named east runs already" in err
+
+    slow = operator.slow_move()
+    first.kill()
+    first.communicate(timeout=30)
+    second = served(operator, "--name", "east")
+    out, err = slow.communicate(timeout=120)
+    assert slow.returncode == 0, err
+    assert "db1 moved from beta to alpha" in out
+    events = [event["sentence"] for event in operator.told("migration", "show", "2")["events"]]
+    assert any("takes over from" in sentence for sentence in events), events
+    assert any(sentence.startswith("adopted; source beta") for sentence in events), events
+    assert operator.told("audit")["findings"] == []
+
+    second.send_signal(signal.SIGTERM)
+    out, err = second.communicate(timeout=30)
+    assert second.returncode == 0, err
+    assert out.splitlines()[-1] == "controller east ends"

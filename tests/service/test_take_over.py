@@ -6,7 +6,7 @@ import socket
 from numaferry.ledger import open_ledger
 from numaferry.model import CpuSet, HostConfig
 from numaferry.service import Ferry
-from numaferry.service.moves import engine_for
+from numaferry.service.driving import engine_for
 from numaferry.virt.simulated import Fleet
 
 SETS = HostConfig(cpu_dedicated_set=CpuSet.parse("1-3"), cpu_shared_set=CpuSet.parse("0"))

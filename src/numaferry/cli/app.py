@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "instance": "numaferry.cli.instances:instance",
     "migrate": "numaferry.cli.migrate:migrate",
     "migration": "numaferry.cli.migrations:migration",
+    "serve": "numaferry.cli.serve:serve",
     "explain": "numaferry.cli.explain:explain",
     "audit": "numaferry.cli.audit:audit",
     "ledger": "numaferry.cli.ledger:ledger",

@@ -97,6 +97,10 @@ class PlainWatch:
             err=True,
         )
 
+    def handed_over(self, migration: MigrationLine, controller: str) -> None:
+        """Tell who drives it."""
+        click.echo(f"migration {migration.id}: controller {controller} drives it", err=True)
+
     def progress(self, migration: Migration, job: JobInfo | None) -> None:
         """Tell a new step at once, figures every other second."""
         word, now = f"{migration.status} {migration.step}".strip(), time.monotonic()
@@ -137,6 +141,10 @@ class BarWatch:
         what = f"{migration.instance} {migration.source} → {migration.dest}"
         self._task = self._progress.add_task(what, total=100, said=migration.status)
         self._progress.start()
+
+    def handed_over(self, migration: MigrationLine, controller: str) -> None:
+        """Tell who drives it, above the bar."""
+        self._progress.console.print(f"migration {migration.id}: controller {controller} drives it")
 
     def progress(self, migration: Migration, job: JobInfo | None) -> None:
         """Draw the job's figures, or the step beside it."""

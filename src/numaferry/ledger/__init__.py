@@ -9,6 +9,7 @@ from __future__ import annotations
 from numaferry.ledger.amounts import move_request
 from numaferry.ledger.choice import Fit
 from numaferry.ledger.claims import ClaimStore, InstanceClaim, MoveClaim
+from numaferry.ledger.controllers import ControllerRecord, ControllerStore
 from numaferry.ledger.copying import CopyStore
 from numaferry.ledger.devices import DeviceStore
 from numaferry.ledger.engine import open_engines
@@ -26,6 +27,7 @@ from numaferry.ledger.views import HostView, Overfull, ViewStore
 from numaferry.model import ObservedUse
 
 __all__ = [
+    "ControllerRecord",
     "Event",
     "Fit",
     "HostRecord",
@@ -51,6 +53,7 @@ class Ledger(
     FlipStore,
     MigrationStore,
     LeaseStore,
+    ControllerStore,
     DeviceStore,
     EventStore,
     FindingStore,

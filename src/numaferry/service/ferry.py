@@ -9,6 +9,7 @@ from numaferry.service import hosts, instances
 from numaferry.service.discovery import Reach
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from numaferry.ledger.usage import HostUsage
     from numaferry.model import CpuSet, HostConfig, Migration
     from numaferry.service.config import HostEntry
+    from numaferry.service.driving import Watch
     from numaferry.service.hostmap import HostMap
-    from numaferry.service.moves import Watch
     from numaferry.service.views import (
         AdoptLine,
         AuditReport,
@@ -204,9 +205,9 @@ class Ferry:
 
     def stale(self, ref: str) -> tuple[Migration, ...]:
         """Return the migrations in progress of an instance whose controller is gone."""
-        from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
+        from numaferry.service import recovering  # noqa: PLC0415  (imported by who needs it)
 
-        return moves.stale(self.ledger, self.ledger.instance(ref).uuid)
+        return recovering.stale(self.ledger, self.ledger.instance(ref).uuid)
 
     def migration_list(self, *, instance: str | None = None, in_progress: bool = False) -> tuple[MigrationLine, ...]:
         """Return migrations, newest first."""
@@ -229,10 +230,38 @@ class Ferry:
     def migration_recover(
         self, ref: str | None = None, *, answer: str | None = None, watch: Watch | None = None
     ) -> tuple[Recovered, ...]:
-        """Converge one migration, or all whose controller is gone; see `service.moves.recover`."""
-        from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
+        """Converge one migration, or all whose controller is gone; see `service.recovering.recover`."""
+        from numaferry.service import recovering  # noqa: PLC0415  (imported by who needs it)
 
-        return moves.recover(self.ledger, self._reach, ref, answer=answer, watch=watch)
+        return recovering.recover(self.ledger, self._reach, ref, answer=answer, watch=watch)
+
+    # -- serving
+
+    def serve(
+        self,
+        stop: threading.Event,
+        say: Callable[[str], None],
+        *,
+        name: str = "",
+        parallel: int | None = None,
+        look_s: float | None = None,
+    ) -> None:
+        """Run a controller until `stop` is set; see `service.controller`."""
+        from numaferry.service import controller as serving  # noqa: PLC0415  (imported by who needs it)
+
+        made = serving.Controller(
+            self.ledger,
+            self._reach,
+            say,
+            name=name,
+            parallel=parallel or serving.PARALLEL,
+            look_s=look_s or serving.LOOK_S,
+        )
+        try:
+            made.run(stop)
+        finally:
+            # Threads that drive may still use both; closed under them, they would take that for a failure of the hosts.
+            self._left = True
 
     # -- explaining
 

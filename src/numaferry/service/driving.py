@@ -1,0 +1,101 @@
+"""Who drives a migration, and how one is driven: what moving, following, recovering and serving have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+from numaferry.migration import controllers
+from numaferry.migration.lease import LeasePolicy
+from numaferry.model import MigrationStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numaferry.audit import AuditResult
+    from numaferry.ledger import HostRecord, Ledger
+    from numaferry.migration.engine import MigrationEngine
+    from numaferry.model import JobInfo, Migration
+    from numaferry.service.discovery import Reach
+    from numaferry.service.views import MigrationLine
+    from numaferry.virt.port import Hypervisor
+
+
+class Watch(Protocol):
+    """Who is told how a migration goes, from the thread that drives it."""
+
+    def started(self, migration: MigrationLine) -> None:
+        """The claim is taken."""
+        ...
+
+    def progress(self, migration: Migration, job: JobInfo | None) -> None:
+        """Something has changed: the status, the step, or the job's figures."""
+        ...
+
+    def handed_over(self, migration: MigrationLine, controller: str) -> None:
+        """A controller that runs drives it; this command only follows."""
+        ...
+
+
+def engine_for(
+    ledger: Ledger,
+    reach: Reach,
+    *,
+    told: Callable[[Migration, JobInfo | None], None] | None = None,
+    controller: str | None = None,
+    lease: LeasePolicy | None = None,
+) -> MigrationEngine:
+    """Return an engine on this ledger that reaches hosts by their records and tells `told` how it goes."""
+    from numaferry.audit import update_available_resource  # noqa: PLC0415  (only who moves needs them)
+    from numaferry.migration.engine import MigrationEngine  # noqa: PLC0415  (the same)
+
+    def connect(record: HostRecord) -> Hypervisor:
+        return reach.fresh(record.uri)
+
+    def audit(host: str) -> AuditResult:
+        with contextlib.closing(reach.fresh(ledger.host(host).uri)) as hypervisor:
+            return update_available_resource(ledger, host, hypervisor)
+
+    return MigrationEngine(ledger, connect, audit, told, controller=controller, lease=lease)
+
+
+def watched_engine(ledger: Ledger, reach: Reach, watch: Watch | None) -> MigrationEngine:
+    """Return an engine that tells a watch how it goes."""
+    return engine_for(ledger, reach, told=watch.progress if watch is not None else None)
+
+
+def running_controller(ledger: Ledger) -> str:
+    """Return the name of a controller that runs on this ledger now, or ""."""
+    alive = [one for one in ledger.controllers() if one.alive and not controllers.is_dead(one.session)]
+    return alive[0].name if alive else ""
+
+
+def handed_over(move: Migration) -> bool:
+    """Tell whether a migration waits for a controller to begin with it."""
+    waiting = {MigrationStatus.ACCEPTED, MigrationStatus.QUEUED}
+    return not move.controller and not move.step and move.status in waiting
+
+
+def takeable(ledger: Ledger, move: Migration, lease: LeasePolicy) -> bool:
+    """Tell whether nobody drives a migration: let go of, its process known dead, or its lease and longest call over."""
+    if not move.controller or controllers.is_dead(move.controller):
+        return True
+    return move.lease_until + lease.longest_call_s <= ledger.now()
+
+
+def abandoned(ledger: Ledger, move: Migration) -> bool:
+    """Tell whether nobody drives a migration and no controller that runs is about to begin with it."""
+    if handed_over(move) and running_controller(ledger):
+        return False
+    return takeable(ledger, move, LeasePolicy())
+
+
+def left_by(move: Migration) -> str | None:
+    """Return who is known to have left an abandoned migration; None where only its lease says so."""
+    return move.controller if not move.controller or controllers.is_dead(move.controller) else None
+
+
+def name_of(ledger: Ledger, move: Migration) -> str:
+    """Return the instance's name, or its UUID where it is forgotten."""
+    known = ledger.instance_by_uuid(move.instance_uuid)
+    return known.name if known is not None else move.instance_uuid
