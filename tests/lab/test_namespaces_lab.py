@@ -188,3 +188,22 @@ def test_the_machines_own_folders_do_not_appear_in_a_host_nor_the_hosts_in_them(
     host.exec("touch /var/lib/libvirt/mark /run/mark /dev/mark /etc/libvirt/mark")
     assert host.exec("ls /var/lib/libvirt/mark /run/mark /dev/mark /etc/libvirt/mark").exit_code == 0
     assert not any(Path(path, "mark").exists() for path in ("/var/lib/libvirt", "/run", "/dev", "/etc/libvirt"))
+
+
+def test_a_libvirtd_that_was_killed_is_started_again_and_its_guests_run_on(
+    namespaces_lab: Lab, connections: list[Any]
+) -> None:
+    host = namespaces_lab.hosts[0]
+    watch = SerialWatch.of_new(namespaces_lab.share / "stays.serial")
+    uuid = connections[0].createXML(domain_xml(spec_of(namespaces_lab, host, "stays"))).UUIDString()
+    watch.until_count(3)
+    before = host.exec("cat /run/libvirtd.pid").output
+    host.exec("kill -9 $(cat /run/libvirtd.pid)")
+    deadline = time.monotonic() + 30
+    while not host.answers() or host.exec("cat /run/libvirtd.pid").output == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert watch.until_more().intact
+    again = libvirt.open(host.uri)
+    assert again.lookupByUUIDString(uuid).isActive()
+    again.close()

@@ -6,7 +6,8 @@ standard library alone and takes one argument, a JSON object:
     hostname  the host's name
     binds     [[source, target], …] files and folders of the lab put over the machine's, in this order
     share     [source, target] the folder that all hosts share; the target is made
-    daemon    the command to run; when it ends, this process ends, and the kernel kills everything else in the host
+    daemon    the command to run; where it was killed it is started again, as a host's service manager would do; when it
+              ends by itself, this process ends, and the kernel kills everything else in the host
 
 It also plays udev for one kind of device. The node of a macvtap, /dev/tapN, is named after the link's index in *its*
 network namespace, but all namespaces have one devtmpfs: two hosts whose links have the same index would get the same
@@ -135,7 +136,9 @@ def main() -> int:
                 while True:
                     on_event(events.recv(8192))
             code = reap(daemon)
-            if code is not None:
+            if code is not None and code < 0:
+                daemon = subprocess.Popen(config["daemon"], stdin=subprocess.DEVNULL).pid
+            elif code is not None:
                 sys.stderr.write(f"{config['daemon'][0]} ended with {code}\n")
                 return 1
 
