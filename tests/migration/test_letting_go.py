@@ -2,7 +2,7 @@
 
 import pytest
 
-from numaferry.errors import HostUnreachable, LedgerError, NeedsPerson, TakenOver
+from numaferry.errors import HostUnreachable, LedgerError, MigrationFailed, NeedsPerson, TakenOver
 from numaferry.model import MigrationStatus
 
 
@@ -71,3 +71,16 @@ def test_one_that_needs_a_person_is_nobody_s(site):
     with pytest.raises(NeedsPerson):
         site.recover(number)
     assert site.ledger.migration(number).controller == ""
+
+
+def test_one_that_was_rolled_back_lost_the_name_of_who_had_driven_it(site):
+    """It had ended when its controller let go of it: nobody was left to say what it had been told."""
+    uuid = site.guest()
+    site.fleet.inject_named("dest-start-fails")
+    engine = site.engine()
+    number = engine.start(site.ledger.instance("db1"), "beta").id
+    with pytest.raises(MigrationFailed):
+        engine.drive(number)
+    assert site.ledger.migration(number).controller == engine.controller
+    assert not any("lets go of it" in sentence for sentence in site.sentences())
+    site.settled(uuid, moved=False)

@@ -173,7 +173,8 @@ class MigrationEngine:
         try:
             yield move
         except Exception as error:
-            self._let_go(move, error)
+            if move.migration.in_progress:
+                self._let_go(move, error)
             raise
         finally:
             move.close()
