@@ -15,11 +15,15 @@ from numaferry.ledger.amounts import (
     owned_cpus,
     page_size_kib,
 )
+from numaferry.ledger.holdings import by_instance
+from numaferry.ledger.names import device_name
 from numaferry.ledger.schema import HOST_CELL
 from numaferry.ledger.states import taken
 from numaferry.model import EMPTY, CpuSet
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numaferry.ledger.holdings import Holding
     from numaferry.ledger.hosts import HostRecord
     from numaferry.model import Instance, ObservedUse
@@ -31,14 +35,21 @@ class Adoptable:
 
     cpus: dict[int, str]
     amounts: tuple[Amount, ...]
+    #: By name.
+    devices: tuple[str, ...] = ()
     contested_cpus: CpuSet = EMPTY
     conflicts: tuple[str, ...] = ()
 
 
 def adoptable(
-    record: HostRecord, holdings: tuple[Holding, ...], observed: tuple[ObservedUse, ...], instance: Instance
+    record: HostRecord,
+    holdings: tuple[Holding, ...],
+    observed: tuple[ObservedUse, ...],
+    instance: Instance,
+    *,
+    free_devices: Collection[str] = (),
 ) -> Adoptable:
-    """Split what a running guest has by its topology into what it may claim and what is contested.
+    """Split what a running guest has into what it may claim and what is contested.
 
     Its own observation does not stand against it; that of any other domain does, adopted or not.
     """
@@ -59,7 +70,11 @@ def adoptable(
             for cell in {one.cell, HOST_CELL}:
                 used[cell, one.resource] = used.get((cell, one.resource), 0) + amount
     cpus = {cpu: role for cpu, role in wanted.items() if cpu not in contested}
-    return Adoptable(cpus, tuple(got), contested, tuple(sentences))
+    devices = tuple(map(device_name, instance.pci_devices))
+    sentences += [f"{name} of {record.name} can't be promised to it" for name in devices if name not in free_devices]
+    return Adoptable(
+        cpus, tuple(got), tuple(name for name in devices if name in free_devices), contested, tuple(sentences)
+    )
 
 
 def _contested_cpus(
@@ -69,7 +84,7 @@ def _contested_cpus(
     sentences = []
     if outside := mine - record.config.cpu_dedicated_set:
         sentences.append(f"CPU {outside} is not in the dedicated set of {record.name}")
-    own = {holding.instance_uuid: holding.cpu_set for holding in holdings}
+    own = {uuid: holding.cpu_set for uuid, holding in by_instance(holdings).items()}
     claimed = [(holding.cpu_set & mine, holding.instance_name) for holding in holdings]
     seen = [((use.pinned_cpus - own.get(use.uuid, EMPTY)) & mine, use.name) for use in others]
     sentences += [f"CPU {both} is claimed by {name}" for both, name in claimed if both]

@@ -1,15 +1,15 @@
-"""What every choice of a host has in common: who is no candidate, the swap, what is said if none fits."""
+"""What every choice of a host has in common: who is no candidate, the look, what is said if none fits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import update
+import attrs
 
-from numaferry.errors import ClaimLost, NoFit
-from numaferry.ledger import schema
-from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host, refuse_unconfirmed
+from numaferry.errors import NoFit
+from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host, load_locked_host, refuse_unconfirmed
+from numaferry.ledger.views import load_state
 from numaferry.model import HostState, Misfit, NumaRequest, Placement
 
 if TYPE_CHECKING:
@@ -21,6 +21,24 @@ if TYPE_CHECKING:
 Fit = Callable[[HostState, NumaRequest], Placement | Misfit]
 
 
+@attrs.frozen(slots=True)
+class Question:
+    """What is asked of every candidate; it is answered as if `ignore_instance` were not there."""
+
+    request: NumaRequest
+    fit: Fit
+    ignore_instance: str | None = None
+
+
+@attrs.frozen(slots=True)
+class Found:
+    """A host as it is now, and a placement on it."""
+
+    record: HostRecord
+    state: HostState
+    placement: Placement
+
+
 def closed(record: HostRecord) -> Misfit | None:
     """Return why nothing may be claimed on a host by rule, or None."""
     if record.state != REACHABLE:
@@ -30,15 +48,26 @@ def closed(record: HostRecord) -> Misfit | None:
     return None
 
 
-def swap_generation(connection: Connection, record: HostRecord, state: HostState) -> None:
-    """Raise ClaimLost where the host is not what was looked at; from here on nobody else changes it.
+def look(connection: Connection, name: str, question: Question) -> Found | Misfit:
+    """Return a placement on a host that nobody else changes before this transaction ends, or why there is none.
 
-    The claim that follows raises the generation, as every row of a claim does.
+    It is looked for without a lock first, so that who does not fit is in nobody's way. Where another changed the host
+    before it was locked, the answer is looked for again: what a claim commits against is what it looked at. Raises
+    NotFound.
     """
-    this = (schema.host.c.id == record.id) & (schema.host.c.generation == state.generation)
-    swap = update(schema.host).where(this).values(generation=schema.host.c.generation)
-    if connection.execute(swap).rowcount != 1:
-        raise ClaimLost(f"host {record.name} changed while a place was chosen", hint="try again")
+    found = _answer(connection, load_host(connection, name), question)
+    if isinstance(found, Misfit):
+        return found
+    locked = load_locked_host(connection, name)
+    return found if locked.generation == found.state.generation else _answer(connection, locked, question)
+
+
+def _answer(connection: Connection, record: HostRecord, question: Question) -> Found | Misfit:
+    if (refused := closed(record)) is not None:
+        return refused
+    state = load_state(connection, record, ignore_instance=question.ignore_instance)
+    placement = question.fit(state, question.request)
+    return placement if isinstance(placement, Misfit) else Found(record, state, placement)
 
 
 def refuse_all_closed(connection: Connection, candidates: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ import attrs
 from sqlalchemy import delete, insert, select
 
 from numaferry.ledger import schema
-from numaferry.ledger.names import device_name
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
@@ -34,7 +33,10 @@ class ClaimRows:
     cause: str
     cpus: Mapping[int, str]
     amounts: Sequence[Amount]
+    #: The devices that it has there, as the claim notes them.
     pci_devices: tuple[PciDevice, ...] = ()
+    #: Names of those that are promised to it.
+    devices: Sequence[str] = ()
     vifs: tuple[Vif, ...] = ()
     migration_id: int | None = None
     #: Known before the transaction, so that a controller can look its own claim up.
@@ -42,7 +44,7 @@ class ClaimRows:
 
 
 def insert_claim(connection: Connection, rows: ClaimRows) -> str:
-    """Insert a claim with its CPUs and amounts; the schema refuses what is not there. Returns its id."""
+    """Insert a claim with its CPUs, devices and amounts; the schema refuses what is not there. Returns its id."""
     connection.execute(
         insert(schema.claim).values(
             id=rows.id,
@@ -64,8 +66,8 @@ def insert_claim(connection: Connection, rows: ClaimRows) -> str:
         _hold(connection, schema.claim_cpu, cpus)
         links = [of_instance | {"claim_id": rows.id, "cpu": cpu} for cpu in sorted(rows.cpus)]
         connection.execute(insert(schema.claim_cpu_link), links)
-    if rows.pci_devices:
-        devices = [of_instance | {"device": device_name(device)} for device in rows.pci_devices]
+    if rows.devices:
+        devices = [of_instance | {"device": device} for device in rows.devices]
         _hold(connection, schema.claim_device, devices)
         connection.execute(insert(schema.claim_device_link), [one | {"claim_id": rows.id} for one in devices])
     if rows.amounts:

@@ -16,18 +16,18 @@ from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.adoption import Adoptable, adoptable
 from numaferry.ledger.amounts import amounts, owned_cpus
-from numaferry.ledger.choice import closed, no_fit, refuse_all_closed, swap_generation
+from numaferry.ledger.choice import Found, Question, look, no_fit, refuse_all_closed
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim, release_claim
-from numaferry.ledger.devices import chosen_devices
+from numaferry.ledger.devices import chosen_devices, load_devices
 from numaferry.ledger.events import write_event, written
 from numaferry.ledger.holdings import load_holdings
-from numaferry.ledger.hosts import HostRecord, load_host, load_locked_host, refuse_unconfirmed
+from numaferry.ledger.hosts import HostRecord, load_locked_host, refuse_unconfirmed
 from numaferry.ledger.instances import find_row, load_instance, load_locked_row
 from numaferry.ledger.migrations import refuse_in_progress
 from numaferry.ledger.moves import MoveClaim
+from numaferry.ledger.names import device_name
 from numaferry.ledger.observations import load_observed
 from numaferry.ledger.store import Store, writes
-from numaferry.ledger.views import load_state
 from numaferry.model import EMPTY, CpuSet, Instance, Misfit, Promise
 from numaferry.model.codec import dumps
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from numaferry.ledger.choice import Fit
-    from numaferry.model import HostState, InstanceNumaTopology, Placement
+    from numaferry.model import InstanceNumaTopology
 
 __all__ = ["ClaimStore", "InstanceClaim", "MoveClaim"]
 
@@ -84,7 +84,7 @@ class ClaimStore(Store):
         """Choose the first candidate that fits for a guest that does not run yet, and claim there; one transaction.
 
         `instance` says what is asked for; host, topology and devices are the fit's, and are in the answer. Raises NoFit
-        with `.misfits`, NotConfirmed, Conflict for a guest that is in the ledger, NotFound, ClaimLost.
+        with `.misfits`, NotConfirmed, Conflict for a guest that is in the ledger, NotFound.
         """
         return self._place_instance(instance, tuple(candidates), fit, str(uuid.uuid4()))
 
@@ -97,19 +97,13 @@ class ClaimStore(Store):
             return made
         misfits: list[Misfit] = []
         for name in candidates:
-            record = load_host(connection, name)
-            if (refused := closed(record)) is not None:
-                misfits.append(refused)
+            found = look(connection, name, Question(instance.request, fit))
+            if isinstance(found, Misfit):
+                misfits.append(found)
                 continue
-            state = load_state(connection, record)
-            placement = fit(state, instance.request)
-            if isinstance(placement, Misfit):
-                misfits.append(placement)
-                continue
-            swap_generation(connection, record, state)
-            rows = _placed_rows(record, instance, state, placement, claim_id)
+            rows = _placed_rows(instance, found, claim_id)
             _insert_instance(connection, instance, rows)
-            return _told(connection, "placed", record, rows, Adoptable(dict(rows.cpus), tuple(rows.amounts)))
+            return _told(connection, "placed", found.record, rows, Adoptable(dict(rows.cpus), tuple(rows.amounts)))
         refuse_all_closed(connection, candidates)
         raise no_fit(instance.name, tuple(misfits))
 
@@ -164,21 +158,20 @@ def _known(connection: Connection, instance_uuid: str, claim_id: str) -> Instanc
     )
 
 
-def _placed_rows(
-    record: HostRecord, instance: Instance, state: HostState, placement: Placement, claim_id: str
-) -> ClaimRows:
+def _placed_rows(instance: Instance, found: Found, claim_id: str) -> ClaimRows:
     """Return the claim of a guest that is to be started: exactly what the fit chose."""
-    topology = placement.numa_topology
+    topology, devices = found.placement.numa_topology, chosen_devices(found.state, found.placement)
     return ClaimRows(
         instance_uuid=instance.uuid,
-        host_id=record.id,
+        host_id=found.record.id,
         slot=0,
         numa_topology=topology,
         promise=Promise.FLOATING if topology is None else Promise.KEPT,
-        cause=f"placed on {record.name}",
+        cause=f"placed on {found.record.name}",
         cpus=owned_cpus(topology),
         amounts=amounts(instance.request, topology),
-        pci_devices=chosen_devices(state, placement),
+        pci_devices=devices,
+        devices=tuple(map(device_name, devices)),
         vifs=instance.vifs,
         id=claim_id,
     )
@@ -188,7 +181,9 @@ def _own_rows(
     connection: Connection, record: HostRecord, instance: Instance, cause: str, claim_id: str
 ) -> tuple[ClaimRows, Adoptable]:
     """Return the claim of a guest on the host where it runs: what of its own it may claim."""
-    got = adoptable(record, load_holdings(connection, record.id), load_observed(connection, record.id), instance)
+    free = {device_name(device) for device in load_devices(connection, record.id) if not device.used}
+    holdings, observed = load_holdings(connection, record.id), load_observed(connection, record.id)
+    got = adoptable(record, holdings, observed, instance, free_devices=free)
     promise = Promise.CONFLICTED if got.conflicts else Promise.KEPT
     rows = ClaimRows(
         instance_uuid=instance.uuid,
@@ -200,6 +195,7 @@ def _own_rows(
         cpus=got.cpus,
         amounts=got.amounts,
         pci_devices=instance.pci_devices,
+        devices=got.devices,
         vifs=instance.vifs,
         id=claim_id,
     )

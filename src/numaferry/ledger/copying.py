@@ -31,7 +31,7 @@ class CopyStore(Store):
         engine = create_engine(f"sqlite:///{path}")
         try:
             with self._read() as source, engine.begin() as copy:
-                schema.metadata.create_all(copy)
+                schema.create_tables(copy)
                 for table in schema.metadata.tables.values():
                     if table in _LEFT_OUT:
                         continue

@@ -15,7 +15,7 @@ from numaferry.ledger.store import Store, writes
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from sqlalchemy import Connection
 
@@ -47,7 +47,7 @@ class DeviceStore(Store):
     """Devices in the ledger."""
 
     @writes
-    def set_devices(self, connection: Connection, host: str, devices: Iterable[PciDevice]) -> None:
+    def set_devices(self, connection: Connection, host: str, devices: Collection[PciDevice]) -> None:
         """Replace a host's inventory; raises NotFound.
 
         A device that is gone while it is promised stays promised: it can't be given to another if it comes back.

@@ -76,7 +76,7 @@ def schema_version(connection: Connection, where: Location) -> int:
 
 def create_schema(connection: Connection) -> None:
     """Create tables, indexes and triggers, and give the ledger its id; one transaction."""
-    schema.metadata.create_all(connection)
+    schema.create_tables(connection)
     for statement in statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
     connection.execute(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.ledger.amounts import MEMORY, VCPUS, beyond_claim, capacities, page_resource
+from numaferry.ledger.holdings import by_instance, without_overlap
 from numaferry.ledger.schema import HOST_CELL
-from numaferry.model import BASE_PAGE_SIZE_KIB, EMPTY
+from numaferry.model import BASE_PAGE_SIZE_KIB, EMPTY, MigrationType
 
 if TYPE_CHECKING:
     from numaferry.ledger.holdings import Holding
@@ -81,6 +82,8 @@ def why(holding: Holding, moves: tuple[Migration, ...]) -> str:
         return f"comes in: {holding.cause} ({move.status})"
     if holding.migration_id == move.id:
         return f"{holding.cause} ({move.status})"
+    if move.migration_type is MigrationType.REPIN:
+        return f"{holding.cause}; gives way to migration {move.id} ({move.status})"
     return f"{holding.cause}; leaves for {move.dest}: migration {move.id} ({move.status})"
 
 
@@ -99,14 +102,14 @@ def _cpus(view: HostView) -> tuple[CpuExplanation, ...]:
     """Return every CPU of the host with who holds it, promised ones first."""
     config = view.record.config
     holders: dict[int, list[Holder]] = {}
-    for holding in view.holdings:
+    for holding in without_overlap(view.holdings):
         reason = why(holding, view.moves)
         for cpu, role in holding.cpus:
             holder = Holder(holding.instance_name, holding.instance_uuid, holding.claim_id, role, reason)
             holders.setdefault(cpu, []).append(holder)
-    own = {holding.instance_uuid: holding.cpu_set for holding in view.holdings}
+    own = by_instance(view.holdings)
     for use in view.observed:
-        for cpu in use.pinned_cpus - own.get(use.uuid, EMPTY):
+        for cpu in use.pinned_cpus - (own[use.uuid].cpu_set if use.uuid in own else EMPTY):
             reason = "its claim does not cover this CPU" if use.uuid in own else "it is not adopted"
             holders.setdefault(cpu, []).append(Holder(use.name, use.uuid, "", "seen", f"seen here, {reason}"))
     return tuple(
@@ -154,15 +157,15 @@ def _pools(view: HostView) -> tuple[PoolExplanation, ...]:
 def _pool_holders(view: HostView, key: tuple[int, str]) -> list[Holder]:
     """Return who holds some of a resource; the host's row counts what is bound to its cells too."""
     found = []
-    own = {holding.instance_uuid: holding.taken for holding in view.holdings}
-    for holding in view.holdings:
+    own = by_instance(view.holdings)
+    for holding in without_overlap(view.holdings):
         if amount := holding.taken.get(key, 0):
             reason = why(holding, view.moves)
             found.append(
                 Holder(holding.instance_name, holding.instance_uuid, holding.claim_id, "claimed", reason, amount)
             )
     for use in view.observed:
-        _, beyond = beyond_claim(use, own.get(use.uuid, {}), EMPTY)
+        _, beyond = beyond_claim(use, own[use.uuid].taken if use.uuid in own else {}, EMPTY)
         if amount := beyond.get(key, 0):
             reason = "its claim does not cover this" if use.uuid in own else "it is not adopted"
             found.append(Holder(use.name, use.uuid, "", "seen", f"seen here, {reason}", amount))

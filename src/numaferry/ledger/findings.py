@@ -12,7 +12,7 @@ from numaferry.ledger.hosts import load_host, load_locked_host
 from numaferry.ledger.store import Store, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from sqlalchemy import Connection
 
@@ -63,7 +63,7 @@ class FindingStore(Store):
     """Findings in the ledger."""
 
     @writes
-    def record_findings(self, connection: Connection, host: str, findings: Iterable[FindingLike]) -> None:
+    def record_findings(self, connection: Connection, host: str, findings: Collection[FindingLike]) -> None:
         """Replace what is known to be wrong on a host; raises NotFound."""
         host_id = load_locked_host(connection, host).id
         connection.execute(delete(schema.finding).where(schema.finding.c.host_id == host_id))

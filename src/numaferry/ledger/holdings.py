@@ -144,6 +144,14 @@ def beyond(one: Holding, other: Holding) -> Holding:
     )
 
 
+def without_overlap(holdings: tuple[Holding, ...]) -> tuple[Holding, ...]:
+    """Return the holdings with what two claims of one guest have in common left to its current one."""
+    current = {one.instance_uuid: one for one in holdings if one.current}
+    return tuple(
+        beyond(one, own) if (own := current.get(one.instance_uuid, one)) is not one else one for one in holdings
+    )
+
+
 def taken_by(holdings: tuple[Holding, ...]) -> dict[Key, int]:
     """Add up what several claims take, the host's own figures included."""
     total: Counter[Key] = Counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -10,10 +11,10 @@ from sqlalchemy import delete, func, insert, or_, select, update
 from numaferry.errors import Conflict, InvalidInput, NotConfirmed, NotFound
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import capacities
-from numaferry.ledger.events import write_event
+from numaferry.ledger.events import write_event, written
 from numaferry.ledger.observations import replace_observed
 from numaferry.ledger.rows import config_of, facts_of
-from numaferry.ledger.store import Store, lock, writes, writes_once
+from numaferry.ledger.store import Store, lock, writes
 from numaferry.model import IN_PROGRESS, HostConfig, HostFacts, ObservedUse
 from numaferry.model.codec import dumps
 
@@ -167,11 +168,10 @@ def sync_capacity(connection: Connection, record: HostRecord) -> None:
         connection.execute(insert(table), rows)
 
 
-def _same_machine(record: HostRecord, new: HostFacts) -> str:
-    """Return "" or how the machine differs from the one that was confirmed: UUID, cells, CPU numbering."""
-    if record.uuid != new.uuid:
-        return f"its host UUID was {record.uuid} and is {new.uuid}"
-    old = record.facts
+def _machine_change(uuid: str, old: HostFacts, new: HostFacts) -> str:
+    """Return "" or how the machine differs from the one that was confirmed: `uuid`, cells, CPU numbering."""
+    if uuid != new.uuid:
+        return f"its host UUID was {uuid} and is {new.uuid}"
     for cell_id in sorted({cell.id for cell in (*old.topology.cells, *new.topology.cells)}):
         before, after = old.topology.cell(cell_id), new.topology.cell(cell_id)
         if before is None or after is None:
@@ -196,10 +196,8 @@ class HostStore(Store):
         with self._read() as connection:
             return load_host(connection, name)
 
-    @writes_once
     def add_host(
         self,
-        connection: Connection,
         name: str,
         facts: HostFacts,
         config: HostConfig | None = None,
@@ -214,6 +212,24 @@ class HostStore(Store):
         config = config or HostConfig()
         if confirmed:
             check_config(facts, config)
+        seen, key = tuple(observed), uuid.uuid4().hex
+        return self._add_host(name, facts, config, confirmed=confirmed, observed=seen, key=key)
+
+    @writes
+    def _add_host(
+        self,
+        connection: Connection,
+        name: str,
+        facts: HostFacts,
+        config: HostConfig,
+        *,
+        confirmed: bool,
+        observed: tuple[ObservedUse, ...],
+        key: str,
+    ) -> HostRecord:
+        """Add a host; once per key."""
+        if written(connection, key):
+            return load_host(connection, name)
         table = schema.host.c
         same = or_(table.name == name, (table.uuid == facts.uuid) & (table.uuid != ""))
         if (other := connection.execute(select(schema.host).where(same)).first()) is not None:
@@ -233,7 +249,7 @@ class HostStore(Store):
         sync_capacity(connection, record)
         replace_observed(connection, record.id, observed)
         word = "confirmed" if confirmed else "not confirmed yet: nothing is claimable"
-        write_event(connection, "host-added", f"host {name} added ({facts.uri}), {word}", host=name)
+        write_event(connection, "host-added", f"host {name} added ({facts.uri}), {word}", host=name, key=key)
         return record
 
     @writes
@@ -245,7 +261,7 @@ class HostStore(Store):
         or that was booted since the last look, stays closed until `set_observed` says what runs there now.
         """
         old = load_locked_host(connection, name)
-        differs = _same_machine(old, facts) if old.confirmed else ""
+        differs = _machine_change(old.uuid, old.facts, facts) if old.confirmed else ""
         state, reason = old.state, old.state_reason
         if facts.booted_since(old.facts):
             if state == REACHABLE:
@@ -261,7 +277,7 @@ class HostStore(Store):
         values = {"facts_json": dumps(facts), "uuid": accepted, "state": state, "state_reason": reason}
         return _change(connection, old, values)
 
-    @writes_once
+    @writes
     def confirm_host(self, connection: Connection, name: str, config: HostConfig) -> HostRecord:
         """Store what the operator says of a host, and open it for claims; ends a quarantine, accepting what was found.
 
@@ -297,9 +313,15 @@ class HostStore(Store):
         write_event(connection, "host-state", f"host {name} is {state}{because}", host=name)
         return _change(connection, old, {"state": state, "state_reason": reason})
 
-    @writes_once
-    def remove_host(self, connection: Connection, name: str) -> None:
-        """Remove a host; raises Conflict while claims or migrations in progress name it."""
+    def remove_host(self, name: str) -> None:
+        """Remove a host; raises NotFound, Conflict while claims or migrations in progress name it."""
+        self._remove_host(name, uuid.uuid4().hex)
+
+    @writes
+    def _remove_host(self, connection: Connection, name: str, key: str) -> None:
+        """Remove a host; once per key."""
+        if written(connection, key):
+            return
         record = load_locked_host(connection, name)
         claims = connection.execute(
             select(func.count()).select_from(schema.claim).where(schema.claim.c.host_id == record.id)
@@ -316,7 +338,7 @@ class HostStore(Store):
                 hint=f"move its guests away or forget them first: numaferry ledger explain {name}",
             )
         connection.execute(delete(schema.host).where(schema.host.c.id == record.id))
-        write_event(connection, "host-removed", f"host {name} removed", host=name)
+        write_event(connection, "host-removed", f"host {name} removed", host=name, key=key)
 
 
 def _refuse_twin(connection: Connection, record: HostRecord) -> None:

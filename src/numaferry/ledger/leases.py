@@ -55,6 +55,8 @@ class LeaseStore(Store):
         """
         old = load_locked(connection, migration_id)
         if written(connection, key):
+            if old.controller != controller:
+                raise self._held(connection, old, grace_s, gone)
             return old
         this = _TABLE.id == migration_id
         if not old.in_progress:

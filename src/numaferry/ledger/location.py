@@ -35,7 +35,9 @@ class Location:
     path: Path | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.path is not None else self.url.render_as_string(hide_password=True)
+        if self.path is not None:
+            return str(self.path)
+        return self.url.difference_update_query(["password"]).render_as_string(hide_password=True)
 
 
 def ledger_location(url: str | None = None) -> Location:

@@ -1,8 +1,7 @@
 """The move claim: choosing a destination and claiming there, with the fit run inside, are one transaction.
 
-There is no window in which two guests are promised the same CPU: what a claim commits against is what it looked at. The
-host's generation is swapped in the claiming transaction; where another claim was committed meanwhile, the whole choice
-is made again on what is there now (`store.writes`).
+There is no window in which two guests are promised the same CPU: what a claim commits against is what it looked at
+(`choice.look`).
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from sqlalchemy import insert, select
 
-from numaferry.errors import LedgerError, NumaferryError
+from numaferry.errors import Conflict, LedgerError, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
-from numaferry.ledger.choice import Fit, closed, no_fit, refuse_all_closed, swap_generation
+from numaferry.ledger.choice import Fit, Question, look, no_fit, refuse_all_closed
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim
 from numaferry.ledger.devices import chosen_devices
 from numaferry.ledger.events import write_migration_event
-from numaferry.ledger.hosts import HostRecord, load_host
+from numaferry.ledger.hosts import HostRecord
 from numaferry.ledger.instances import load_instance, load_locked_row
 from numaferry.ledger.migrations import find_migration, load_migration, refuse_in_progress
+from numaferry.ledger.names import device_name
 from numaferry.ledger.store import Store, writes
-from numaferry.ledger.views import load_state
 from numaferry.model import (
     CpuSet,
     Instance,
@@ -109,7 +108,7 @@ class MoveStore(Store):
 
         A claim whose answer was lost is found again by its migration's UUID, not made twice. Raises NoFit with
         `.misfits` (one per candidate), NotConfirmed where that is all there is to say, Conflict for a migration in
-        progress, NotFound, ClaimLost (retryable) where the host kept changing under the choice.
+        progress, NotFound.
         """
         wish = _Wish(
             migration_uuid or str(uuid.uuid4()),
@@ -156,7 +155,7 @@ class MoveStore(Store):
             candidates = (instance.host,)
         misfits: list[Misfit] = []
         for name in candidates:
-            outcome = _consider(connection, load_host(connection, name), instance, wish)
+            outcome = _consider(connection, name, instance, wish)
             if not isinstance(outcome, Misfit):
                 return _claim(connection, instance, outcome, wish, slot=1 - row.slot)
             misfits.append(outcome)
@@ -165,9 +164,14 @@ class MoveStore(Store):
 
 
 def _made(connection: Connection, migration: Migration) -> MoveClaim:
-    """Return a claim that was committed before, though its answer was lost."""
+    """Return a claim that was committed before, though its answer was lost; raises Conflict if it was given up."""
     claim = schema.claim.c
-    claim_id = connection.execute(select(claim.id).where(claim.migration_id == migration.id)).scalar_one()
+    claim_id = connection.execute(select(claim.id).where(claim.migration_id == migration.id)).scalar_one_or_none()
+    if claim_id is None:
+        raise Conflict(
+            f"migration {migration.id} is {migration.status} and holds no claim on {migration.dest} any more",
+            hint=f"numaferry migration show {migration.id}",
+        )
     topology = migration.context.new_numa_topology if migration.context else None
     instance = load_instance(connection, migration.instance_uuid)
     return MoveClaim(claim_id, migration, instance, Placement(migration.dest, 0, topology))
@@ -189,33 +193,30 @@ def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _W
     return MoveClaim(rows.id, migration, load_instance(connection, instance.uuid), choice.placement)
 
 
-def _consider(connection: Connection, record: HostRecord, instance: Instance, wish: _Wish) -> _Choice | Misfit:
+def _consider(connection: Connection, name: str, instance: Instance, wish: _Wish) -> _Choice | Misfit:
     """Answer whether a candidate takes the instance now, with its links there; nothing is written."""
     repin = wish.kind is MigrationType.REPIN
-    if record.name == instance.host and not repin:
-        return Misfit(record.name, f"{instance.name} runs on {record.name} already")
-    if (refused := closed(record)) is not None:
-        return refused
-    state = load_state(connection, record, ignore_instance=instance.uuid if repin else None)
+    if name == instance.host and not repin:
+        return Misfit(name, f"{instance.name} runs on {name} already")
     request = wish.request if wish.request is not None else move_request(instance)
     if repin:
         # a device stays where it is plugged, whatever CPUs the guest runs on
         request = attrs.evolve(request, pci_requests=())
-    placement = wish.fit(state, request)
-    if isinstance(placement, Misfit):
-        return placement
+    found = look(connection, name, Question(request, wish.fit, instance.uuid if repin else None))
+    if isinstance(found, Misfit):
+        return found
+    record, placement = found.record, found.placement
     try:
         links = wish.vifs(record) if wish.vifs is not None else instance.vifs
     except LedgerError:
         raise
     except NumaferryError as error:
-        return Misfit(record.name, str(error), suggestions=(error.hint,) if error.hint else ())
-    swap_generation(connection, record, state)
+        return Misfit(name, str(error), suggestions=(error.hint,) if error.hint else ())
     context = MigrationContext(
         old_numa_topology=instance.numa_topology,
         new_numa_topology=placement.numa_topology,
         old_pci_devices=instance.pci_devices,
-        new_pci_devices=instance.pci_devices if repin else chosen_devices(state, placement),
+        new_pci_devices=instance.pci_devices if repin else chosen_devices(found.state, placement),
         old_vifs=instance.vifs,
         new_vifs=links,
         new_cpu_shared_set=str(record.config.cpu_shared_set),
@@ -251,16 +252,18 @@ def _move_rows(choice: _Choice, migration: Migration, *, slot: int) -> ClaimRows
     """Return the destination's claim: exactly what the fit chose."""
     context = choice.context
     topology = context.new_numa_topology
+    whence = "within" if migration.migration_type is MigrationType.REPIN else "from"
     return ClaimRows(
         instance_uuid=migration.instance_uuid,
         host_id=choice.record.id,
         slot=slot,
         numa_topology=topology,
         promise=Promise.FLOATING if topology is None else Promise.KEPT,
-        cause=f"migration {migration.id} from {migration.source}",
+        cause=f"migration {migration.id} {whence} {migration.source}",
         cpus=owned_cpus(topology),
         amounts=amounts(choice.request, topology),
         pci_devices=context.new_pci_devices,
+        devices=tuple(map(device_name, context.new_pci_devices)),
         vifs=context.new_vifs,
         migration_id=migration.id,
     )

@@ -1,8 +1,8 @@
 """A ledger in PostgreSQL, shared by controllers on several machines.
 
-Writing transactions are READ COMMITTED: each locks what it changes (the instance, the migration, the host, in this
-order), and a claim swaps the host's generation, so that what it looked at is what it commits against. Reading ones are
-REPEATABLE READ: one snapshot.
+Writing transactions are READ COMMITTED: each locks what it is about to change, in this order: the instance, the
+migration, the host; what it reads after that is what it commits against. Reading ones are REPEATABLE READ: one
+snapshot.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 #: A server that does not answer is given up after this long; a controller's deadlines are shorter than its lease.
 CONNECT_TIMEOUT_S: Final = 5
+#: And so is one whose machine or network is gone in the middle of a statement: 5 s of silence and 3 probes.
+_KEEPALIVE: Final = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 #: A transaction that waits longer for another, computes longer, or idles (its process was stopped) is ended.
 LOCK_TIMEOUT_MS: Final = 15_000
 STATEMENT_TIMEOUT_MS: Final = 30_000
@@ -45,12 +52,16 @@ def engines(where: Location) -> tuple[Engine, Engine]:
         ) from error
     engine = create_engine(
         where.url,
-        pool_pre_ping=False,
+        # a server that was restarted has cut every connection of the pool
+        pool_pre_ping=True,
         pool_recycle=1800,
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "numaferry",
+            # a database without an encoding (SQL_ASCII) would answer in bytes
+            "client_encoding": "utf8",
+            **_KEEPALIVE,
             "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
         },
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -43,6 +44,7 @@ from numaferry.model import IN_PROGRESS, MigrationStatus, MigrationType
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from sqlalchemy import Connection
     from sqlalchemy.sql.compiler import SQLCompiler
 
 #: Raised by one for every change of what stands here; a ledger of a higher number is refused, see `engine.open_ledger`.
@@ -50,6 +52,10 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 #: The cell of rows that count for the host as a whole.
 HOST_CELL = -1
+#: Text that is compared and ordered as Python does it, by code points, whatever the database's own collation is.
+WORDS = Text().with_variant(Text(collation="C"), "postgresql")
+#: A host's memory in KiB does not fit into 32 bits; SQLite's integers have no width.
+COUNT = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
 
@@ -82,7 +88,7 @@ ledger = Table(
     metadata,
     Column("id", Integer, CheckConstraint("id = 1"), primary_key=True),
     Column("schema_version", Integer, nullable=False),
-    Column("ledger_id", Text, nullable=False),
+    Column("ledger_id", WORDS, nullable=False),
     Column("created_at", Float, nullable=False),
 )
 
@@ -90,14 +96,14 @@ host = Table(
     "host",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("uuid", Text, nullable=False),
-    Column("facts_json", Text, nullable=False),
-    Column("config_json", Text, nullable=False),
+    Column("name", WORDS, nullable=False, unique=True),
+    Column("uuid", WORDS, nullable=False),
+    Column("facts_json", WORDS, nullable=False),
+    Column("config_json", WORDS, nullable=False),
     Column("confirmed", Boolean, nullable=False),
     Column("generation", Integer, nullable=False, default=1),
-    Column("state", Text, CheckConstraint("state IN ('reachable', 'unreachable', 'quarantined')"), nullable=False),
-    Column("state_reason", Text, nullable=False, default=""),
+    Column("state", WORDS, CheckConstraint("state IN ('reachable', 'unreachable', 'quarantined')"), nullable=False),
+    Column("state_reason", WORDS, nullable=False, default=""),
     Column("observed_at", Float),
     Index("host_machine", "uuid", unique=True, sqlite_where=text("uuid <> ''"), postgresql_where=text("uuid <> ''")),
 )
@@ -117,21 +123,21 @@ capacity = Table(
     metadata,
     Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
     Column("cell", Integer, primary_key=True),
-    Column("resource", Text, primary_key=True),
-    Column("total", Integer, CheckConstraint("total >= 0"), nullable=False),
-    Column("allowed", Integer, CheckConstraint("allowed >= 0"), nullable=False),
-    Column("used", Integer, CheckConstraint("used >= 0"), nullable=False, default=0),
+    Column("resource", WORDS, primary_key=True),
+    Column("total", COUNT, CheckConstraint("total >= 0"), nullable=False),
+    Column("allowed", COUNT, CheckConstraint("allowed >= 0"), nullable=False),
+    Column("used", COUNT, CheckConstraint("used >= 0"), nullable=False, default=0),
 )
 
 instance = Table(
     "instance",
     metadata,
-    Column("uuid", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("flavor_json", Text, nullable=False),
-    Column("request_json", Text, nullable=False),
+    Column("uuid", WORDS, primary_key=True),
+    Column("name", WORDS, nullable=False),
+    Column("flavor_json", WORDS, nullable=False),
+    Column("request_json", WORDS, nullable=False),
     Column("persistent", Boolean, nullable=False),
-    Column("current_claim", Text, nullable=False),
+    Column("current_claim", WORDS, nullable=False),
     #: Since when its domain, a transient one, has been missing from a host that could be asked; null: it is there.
     Column("gone_since", Float),
     ForeignKeyConstraint(
@@ -149,7 +155,7 @@ instance = Table(
 claim = Table(
     "claim",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", WORDS, primary_key=True),
     Column(
         "instance_uuid",
         ForeignKey("instance.uuid", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
@@ -158,11 +164,11 @@ claim = Table(
     Column("host_id", ForeignKey("host.id"), nullable=False),
     Column("slot", Integer, CheckConstraint("slot IN (0, 1)"), nullable=False),
     Column("migration_id", ForeignKey("migration.id")),
-    Column("numa_topology_json", Text, nullable=False),
-    Column("pci_devices_json", Text, nullable=False),
-    Column("vifs_json", Text, nullable=False),
-    Column("promise", Text, CheckConstraint("promise IN ('kept', 'conflicted', 'floating')"), nullable=False),
-    Column("cause", Text, nullable=False),
+    Column("numa_topology_json", WORDS, nullable=False),
+    Column("pci_devices_json", WORDS, nullable=False),
+    Column("vifs_json", WORDS, nullable=False),
+    Column("promise", WORDS, CheckConstraint("promise IN ('kept', 'conflicted', 'floating')"), nullable=False),
+    Column("cause", WORDS, nullable=False),
     Column("created_at", Float, nullable=False),
     UniqueConstraint("instance_uuid", "slot", name="claim_two_at_most"),
     UniqueConstraint("id", "instance_uuid", name="claim_of_instance"),
@@ -183,7 +189,7 @@ claim_cpu = Table(
     Column("host_id", ForeignKey("host.id"), primary_key=True),
     Column("cpu", Integer, primary_key=True),
     Column("instance_uuid", ForeignKey("instance.uuid", ondelete="CASCADE"), nullable=False),
-    Column("role", Text, CheckConstraint("role IN ('vcpu', 'sibling', 'emulator')"), nullable=False),
+    Column("role", WORDS, CheckConstraint("role IN ('vcpu', 'sibling', 'emulator')"), nullable=False),
     UniqueConstraint("host_id", "cpu", "instance_uuid", name="claim_cpu_of_instance"),
     Index("claim_cpu_by_instance", "instance_uuid"),
 )
@@ -191,10 +197,10 @@ claim_cpu = Table(
 claim_cpu_link = Table(
     "claim_cpu_link",
     metadata,
-    Column("claim_id", Text, primary_key=True),
+    Column("claim_id", WORDS, primary_key=True),
     Column("host_id", Integer, primary_key=True),
     Column("cpu", Integer, primary_key=True),
-    Column("instance_uuid", Text, nullable=False),
+    Column("instance_uuid", WORDS, nullable=False),
     ForeignKeyConstraint(
         ["claim_id", "instance_uuid", "host_id"],
         ["claim.id", "claim.instance_uuid", "claim.host_id"],
@@ -213,13 +219,13 @@ claim_cpu_link = Table(
 claim_amount = Table(
     "claim_amount",
     metadata,
-    Column("claim_id", Text, primary_key=True),
+    Column("claim_id", WORDS, primary_key=True),
     Column("cell", Integer, primary_key=True),
-    Column("resource", Text, primary_key=True),
-    Column("amount", Integer, CheckConstraint("amount > 0"), nullable=False),
+    Column("resource", WORDS, primary_key=True),
+    Column("amount", COUNT, CheckConstraint("amount > 0"), nullable=False),
     Column("exact", Boolean, nullable=False),
     Column("host_id", Integer, nullable=False),
-    Column("instance_uuid", Text, nullable=False),
+    Column("instance_uuid", WORDS, nullable=False),
     ForeignKeyConstraint(
         ["claim_id", "instance_uuid", "host_id"],
         ["claim.id", "claim.instance_uuid", "claim.host_id"],
@@ -233,15 +239,15 @@ device = Table(
     "device",
     metadata,
     Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
-    Column("device", Text, primary_key=True),
-    Column("device_json", Text, nullable=False),
+    Column("device", WORDS, primary_key=True),
+    Column("device_json", WORDS, nullable=False),
 )
 
 claim_device = Table(
     "claim_device",
     metadata,
     Column("host_id", ForeignKey("host.id"), primary_key=True),
-    Column("device", Text, primary_key=True),
+    Column("device", WORDS, primary_key=True),
     Column("instance_uuid", ForeignKey("instance.uuid", ondelete="CASCADE"), nullable=False),
     UniqueConstraint("host_id", "device", "instance_uuid", name="claim_device_of_instance"),
     Index("claim_device_by_instance", "instance_uuid"),
@@ -250,10 +256,10 @@ claim_device = Table(
 claim_device_link = Table(
     "claim_device_link",
     metadata,
-    Column("claim_id", Text, primary_key=True),
+    Column("claim_id", WORDS, primary_key=True),
     Column("host_id", Integer, primary_key=True),
-    Column("device", Text, primary_key=True),
-    Column("instance_uuid", Text, nullable=False),
+    Column("device", WORDS, primary_key=True),
+    Column("instance_uuid", WORDS, nullable=False),
     ForeignKeyConstraint(
         ["claim_id", "instance_uuid", "host_id"],
         ["claim.id", "claim.instance_uuid", "claim.host_id"],
@@ -274,8 +280,8 @@ observed_use = Table(
     "observed_use",
     metadata,
     Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), primary_key=True),
-    Column("uuid", Text, primary_key=True),
-    Column("use_json", Text, nullable=False),
+    Column("uuid", WORDS, primary_key=True),
+    Column("use_json", WORDS, nullable=False),
 )
 
 observed_cpu = Table(
@@ -283,7 +289,7 @@ observed_cpu = Table(
     metadata,
     Column("host_id", Integer, primary_key=True),
     Column("cpu", Integer, primary_key=True),
-    Column("uuid", Text, primary_key=True),
+    Column("uuid", WORDS, primary_key=True),
     ForeignKeyConstraint(
         ["host_id", "uuid"], ["observed_use.host_id", "observed_use.uuid"], name="observed_cpu_use", ondelete="CASCADE"
     ),
@@ -294,23 +300,23 @@ migration = Table(
     "migration",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("uuid", Text, nullable=False, unique=True),
-    Column("instance_uuid", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("dest", Text, nullable=False),
-    Column("status", Text, CheckConstraint(f"status IN ({words(set(MigrationStatus))})"), nullable=False),
-    Column("step", Text, nullable=False, default=""),
-    Column("reason", Text, nullable=False, default=""),
-    Column("context_json", Text, nullable=False),
+    Column("uuid", WORDS, nullable=False, unique=True),
+    Column("instance_uuid", WORDS, nullable=False),
+    Column("source", WORDS, nullable=False),
+    Column("dest", WORDS, nullable=False),
+    Column("status", WORDS, CheckConstraint(f"status IN ({words(set(MigrationStatus))})"), nullable=False),
+    Column("step", WORDS, nullable=False, default=""),
+    Column("reason", WORDS, nullable=False, default=""),
+    Column("context_json", WORDS, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
-    Column("controller", Text, nullable=False, default=""),
+    Column("controller", WORDS, nullable=False, default=""),
     Column("abort_requested", Boolean, nullable=False, default=False),
     Column("bandwidth_mib_s", Integer, nullable=False, default=0),
-    Column("source_memo_json", Text, nullable=False, default="[]"),
+    Column("source_memo_json", WORDS, nullable=False, default="[]"),
     Column(
         "migration_type",
-        Text,
+        WORDS,
         CheckConstraint(f"migration_type IN ({words(set(MigrationType))})"),
         nullable=False,
         server_default=str(MigrationType.LIVE_MIGRATION),
@@ -335,13 +341,13 @@ event = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("at", Float, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("sentence", Text, nullable=False),
-    Column("host", Text),
-    Column("instance_uuid", Text),
+    Column("kind", WORDS, nullable=False),
+    Column("sentence", WORDS, nullable=False),
+    Column("host", WORDS),
+    Column("instance_uuid", WORDS),
     Column("migration_id", Integer),
     #: Known before the transaction: whoever lost the answer to a commit asks by it whether it was done.
-    Column("key", Text),
+    Column("key", WORDS),
     Index("event_key", "key", unique=True),
     Index("event_by_migration", "migration_id"),
     Index("event_by_instance", "instance_uuid"),
@@ -352,9 +358,9 @@ event = Table(
 controller = Table(
     "controller",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", WORDS, primary_key=True),
     #: ``HOST:PID:STARTTIME.N``: one run of it; migrations bear this as their `controller`.
-    Column("session", Text, nullable=False),
+    Column("session", WORDS, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("lease_until", Float, nullable=False),
 )
@@ -365,10 +371,22 @@ finding = Table(
     Column("id", Integer, primary_key=True),
     Column("host_id", ForeignKey("host.id", ondelete="CASCADE"), nullable=False),
     Column("at", Float, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("severity", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("sentence", Text, nullable=False),
-    Column("remedy", Text, nullable=False),
+    Column("kind", WORDS, nullable=False),
+    Column("severity", WORDS, nullable=False),
+    Column("subject", WORDS, nullable=False),
+    Column("sentence", WORDS, nullable=False),
+    Column("remedy", WORDS, nullable=False),
     Index("finding_by_host", "host_id"),
 )
+
+
+def create_tables(connection: Connection) -> None:
+    """Create every table and index in an empty database.
+
+    From a copy: SQLAlchemy notes in a foreign key that it was added by ALTER TABLE, as PostgreSQL has it, and would
+    leave it out of every SQLite file that this process makes afterwards.
+    """
+    fresh = MetaData()
+    for table in metadata.tables.values():
+        table.to_metadata(fresh)
+    fresh.create_all(connection, checkfirst=False)

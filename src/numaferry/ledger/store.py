@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import select
 
-from numaferry.errors import ClaimLost, LedgerUnusable
 from numaferry.ledger import schema
 from numaferry.ledger.trouble import Interrupted, usable
 
@@ -55,22 +54,9 @@ class Store:
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
-        """One snapshot. A connection that was found broken is opened anew, once."""
-        with usable(self.where), self._open_reader() as connection, connection.begin():
+        """One snapshot."""
+        with usable(self.where), self._reader.begin() as connection:
             yield connection
-
-    def _open_reader(self) -> Connection:
-        try:
-            connection = self._reader.connect()
-            if self.where.path is None:
-                # a server that was restarted has cut every connection of the pool
-                connection.exec_driver_sql("SELECT 1")
-                connection.rollback()
-        except Exception as error:
-            if not getattr(error, "connection_invalidated", False):
-                raise
-            return self._reader.connect()
-        return connection
 
     def now(self) -> float:
         """Return the time by the database's clock, in seconds since the epoch: the only clock that leases go by."""
@@ -86,7 +72,7 @@ class Store:
 def writes(method: Callable[Concatenate[_S, Connection, _P], _T]) -> Callable[Concatenate[_S, _P], _T]:
     """Make a method that is given a connection into one writing transaction, begun again where that may help.
 
-    Raises what it raises; ClaimLost and LedgerUnusable after the last attempt.
+    Raises what it raises; LedgerUnusable after the last attempt.
     """
 
     @functools.wraps(method)
@@ -95,7 +81,7 @@ def writes(method: Callable[Concatenate[_S, Connection, _P], _T]) -> Callable[Co
             try:
                 with self._write() as connection:
                     return method(self, connection, *args, **kwargs)
-            except (ClaimLost, Interrupted):
+            except Interrupted:
                 if attempt == TRIES:
                     raise
             # full jitter: those who collided do not meet again
@@ -105,24 +91,8 @@ def writes(method: Callable[Concatenate[_S, Connection, _P], _T]) -> Callable[Co
     return call
 
 
-def writes_once(method: Callable[Concatenate[_S, Connection, _P], _T]) -> Callable[Concatenate[_S, _P], _T]:
-    """Like `writes`, for what a person asks for and what can't be told apart from its repetition.
-
-    A lost answer is told as such: LedgerUnusable, whose hint says to look.
-    """
-
-    @functools.wraps(method)
-    def call(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        try:
-            with self._write() as connection:
-                return method(self, connection, *args, **kwargs)
-        except Interrupted as error:
-            raise LedgerUnusable(error.message, hint=f"{error.hint}; then look whether it was done") from error
-
-    return call
-
-
 def lock(connection: Connection, table: Any, condition: Any) -> None:
     """Lock the rows that this transaction is about to change; SQLite has one writer and needs none."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(1).select_from(table).where(condition).with_for_update())
+        rows = select(1).select_from(table).where(condition).order_by(*table.primary_key)
+        connection.execute(rows.with_for_update())

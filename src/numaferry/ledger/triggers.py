@@ -3,6 +3,11 @@
 
 A trigger that refuses fails the statement with a stable code as its message; the transaction is rolled back by its
 caller. Conditions and statements are SQL that SQLite and PostgreSQL read alike; only what stands around them differs.
+
+Amounts are charged *before* their row comes or goes: of several rows of one statement PostgreSQL shows all to an AFTER
+trigger and only the earlier ones to a BEFORE trigger, as SQLite does to both, and two claims of one guest are charged
+once only if each sees what the other has been charged. A claim is counted before its rows go for another reason: every
+transaction then locks the host first and its pools after it.
 """
 
 from __future__ import annotations
@@ -69,15 +74,16 @@ def _holder_released(kind: str) -> Trigger:
     )
 
 
+#: A row's pool and, where the host has one, the host's own row of the same resource.
 _POOL = "host_id = {row}.host_id AND resource = {row}.resource AND cell IN ({row}.cell, -1)"
 
 
-def _held_beside(row: str) -> str:
+def _held_beside(row: str, which: str = "") -> str:
     """Return what the instance's other claim holds of the same pool: two claims of one guest are charged once."""
     return (
         f"(SELECT coalesce(max(beside.amount), 0) FROM claim_amount AS beside WHERE beside.claim_id <> {row}.claim_id"
         f" AND beside.instance_uuid = {row}.instance_uuid AND beside.host_id = {row}.host_id"
-        f" AND beside.cell = {row}.cell AND beside.resource = {row}.resource)"
+        f" AND beside.cell = {row}.cell AND beside.resource = {row}.resource{which})"
     )
 
 
@@ -88,9 +94,9 @@ def _charge(row: str, sign: str) -> str:
 
 
 #: On the cell a claim that wants exactly its own is held against `total`, others against `allowed`; on the host row,
-#: where both kinds are added up, against the larger of the two. What adds nothing is never past the limit. Asked after
-#: the row was charged: the charge is what makes two transactions wait for each other.
-_PAST_THE_LIMIT = f"""NEW.amount > {_held_beside("NEW")} AND EXISTS (
+#: where both kinds are added up, against the larger of the two. What the guest's other claim holds already, as exactly,
+#: is never past the limit. Asked after the charge, which is what makes two transactions wait for each other.
+_PAST_THE_LIMIT = f"""NEW.amount > {_held_beside("NEW", " AND (beside.exact OR NOT NEW.exact)")} AND EXISTS (
     SELECT 1 FROM capacity WHERE {_POOL.format(row="NEW")} AND used > CASE
         WHEN NOT NEW.exact THEN allowed WHEN cell = NEW.cell OR total > allowed THEN total ELSE allowed END)"""
 
@@ -158,17 +164,17 @@ TRIGGERS: Final = (
     ),
     Trigger(
         "claim_amount_added",
-        "AFTER INSERT",
+        "BEFORE INSERT",
         "claim_amount",
         statement=_charge("NEW", "+"),
         condition=_PAST_THE_LIMIT,
         code="capacity-exceeded",
     ),
-    Trigger("claim_amount_released", "AFTER DELETE", "claim_amount", statement=_charge("OLD", "-")),
+    Trigger("claim_amount_released", "BEFORE DELETE", "claim_amount", statement=_charge("OLD", "-")),
     _holder_released("cpu"),
     _holder_released("device"),
     _generation("claim_added", "AFTER INSERT", "NEW"),
-    _generation("claim_released", "AFTER DELETE", "OLD"),
+    _generation("claim_released", "BEFORE DELETE", "OLD"),
     Trigger("claim_second_moves", "BEFORE INSERT", "claim", condition=_STRAY_CLAIM, code="claim-without-migration"),
     Trigger(
         "instance_flip_releases",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
 import attrs
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from numaferry.errors import LedgerUnusable, Overcommitted
 from numaferry.ledger.triggers import REFUSALS
@@ -61,6 +63,9 @@ UNREACHABLE: Final = Trouble(
     retryable=True,
     again=True,
 )
+_HELD = Trouble(
+    "is locked", "another session works on it for long: pg_stat_activity shows which; try again", retryable=True
+)
 _CONFLICT = Trouble("was changed by another at the same moment", "try again", retryable=True, again=True)
 _NOT_ALLOWED = Trouble("lets this user in no further", "check the user, the password and the rights in the database")
 #: Beginnings of SQLSTATEs (PostgreSQL, Appendix A); the longest that fits counts, "" is an error without one.
@@ -71,8 +76,8 @@ POSTGRESQL_TROUBLES: Final[Mapping[str, Trouble]] = {
     "57P04": Trouble("is gone: the database was dropped", "restore it from a backup, or name another with --db"),
     "25P03": UNREACHABLE,  # our own transaction idled too long: the process was stopped
     "40": _CONFLICT,
-    "55P03": LOCKED,
-    "57014": LOCKED,
+    "55P03": _HELD,
+    "57014": _HELD,
     "53100": FULL,
     "53300": Trouble("has no connection left to give", "raise max_connections, or stop a controller", retryable=True),
     "25006": Trouble("is read-only", "name the primary server, not a standby"),
@@ -80,6 +85,16 @@ POSTGRESQL_TROUBLES: Final[Mapping[str, Trouble]] = {
     "42501": _NOT_ALLOWED,
     "3D": Trouble("does not exist", "create it: createdb NAME, owned by the user that runs numaferry"),
 }
+#: A refused connection comes without an SQLSTATE: what the server says, in English → the SQLSTATE that it meant.
+_REFUSED_CONNECTIONS: Final[Mapping[str, str]] = {
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist": "28000",
+    r"permission denied": "42501",
+    r"database \".*\" does not exist": "3D000",
+    r"too many (clients|connections)|connection slots are reserved": "53300",
+}
+#: Keys in which two who insert the same thing at the same moment meet; SQLite has one writer.
+_RACES: Final = frozenset({"instance_pkey", "host_name_key", "host_machine", "controller_pkey"})
+_BUSY = Trouble("has every connection of this process in use", "try again", retryable=True)
 _UNKNOWN = Trouble("can't be used", "the message is the database's own")
 
 
@@ -88,9 +103,19 @@ def trouble_of(error: BaseException) -> Trouble:
     name = getattr(error, "sqlite_errorname", None)
     if isinstance(error, sqlite3.Error):
         return next((known for start, known in SQLITE_TROUBLES.items() if (name or "").startswith(start)), _UNKNOWN)
-    state = getattr(error, "sqlstate", None) or ""
+    state = getattr(error, "sqlstate", None) or _meant(str(error))
     fitting = [start for start in POSTGRESQL_TROUBLES if state.startswith(start) and (start or not state)]
     return POSTGRESQL_TROUBLES[max(fitting, key=len)] if fitting else _UNKNOWN
+
+
+def _meant(said: str) -> str:
+    """Return the SQLSTATE of a refused connection, "" where nobody answered."""
+    return next((state for words, state in _REFUSED_CONNECTIONS.items() if re.search(words, said)), "")
+
+
+def _raced(error: BaseException | None) -> bool:
+    """Tell whether a key was violated because another transaction inserted the same thing first."""
+    return getattr(getattr(error, "diag", None), "constraint_name", None) in _RACES
 
 
 def refusal_code(error: BaseException) -> str:
@@ -113,6 +138,8 @@ def usable(where: Location) -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
+        if _raced(error.orig):
+            raise unusable(where, _CONFLICT) from error
         code = refusal_code(error.orig or error)
         raise Overcommitted(
             f"the ledger refused what the solver allowed: {REFUSALS.get(code, code)}",
@@ -124,3 +151,5 @@ def usable(where: Location) -> Iterator[None]:
         raise unusable(where, trouble_of(cause), refusal_code(cause)) from error
     except sqlite3.Error as error:
         raise unusable(where, trouble_of(error), error) from error
+    except NoConnection as error:
+        raise unusable(where, _BUSY) from error

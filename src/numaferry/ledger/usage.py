@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.ledger.amounts import MEMORY, VCPUS, Key, page_size_kib
-from numaferry.ledger.holdings import beyond
+from numaferry.ledger.holdings import without_overlap
 from numaferry.ledger.schema import HOST_CELL
 from numaferry.model import EMPTY, CpuSet
 
@@ -117,15 +117,13 @@ def _use(key: Key, amount: int) -> Use:
 def host_usage(ledger: Ledger, host: str) -> HostUsage:
     """Return own, incoming and outgoing use of a host, per cell; raises NotFound."""
     view = ledger.view(host)
-    record, holdings = view.record, view.holdings
+    record = view.record
     moves = {move.instance_uuid: move for move in view.moves}
     topology = record.facts.topology
     cell_of = {cpu: cell.id for cell in topology.cells for cpu in cell.cpus}
     usage = HostUsage(host, (*(CellUsage(cell.id) for cell in topology.cells), CellUsage(None)))
-    current = {one.instance_uuid: one for one in holdings if one.current}
-    for holding in holdings:
-        own = current.get(holding.instance_uuid, holding)
-        uses = uses_of(holding if own is holding else beyond(holding, own), cell_of)
+    for holding in without_overlap(view.holdings):
+        uses = uses_of(holding, cell_of)
         move = moves.get(holding.instance_uuid)
         if move is None or (holding.current and host == move.dest):
             usage = usage.charge(OWN, uses)
