@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-pytest_plugins = ["labs"]
+pytest_plugins = ["labs", "databases"]
 
 # a busy machine is no counterexample
 settings.register_profile("numaferry", deadline=None, suppress_health_check=[HealthCheck.too_slow])

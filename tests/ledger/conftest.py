@@ -1,10 +1,15 @@
-"""A small fleet for ledger tests: hosts of 2 cells x 2 cores x 2 threads, CPUs 0-1 shared, 2-7 dedicated."""
+"""A small fleet for ledger tests: hosts of 2 cells x 2 cores x 2 threads, CPUs 0-1 shared, 2-7 dedicated.
+
+Every test that asks for a ledger runs on SQLite and on PostgreSQL, but for those of a module or a class that overrides
+the fixture `dialect` because they are about one of the two.
+"""
 
 from __future__ import annotations
 
 import itertools
 import sqlite3
 
+import psycopg
 import pytest
 
 from numaferry.ledger import ObservedUse, open_ledger
@@ -76,15 +81,28 @@ def make():
     return Make()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request):
+    """Return the database that the ledger is in."""
+    return request.param
+
+
 @pytest.fixture
 def path(tmp_path):
+    """Return the file of a ledger in SQLite."""
     return tmp_path / "state" / "ledger.sqlite"
 
 
 @pytest.fixture
-def ledger(path):
+def where(dialect, request):
+    """Return the URL of an empty ledger."""
+    return str(request.getfixturevalue({"sqlite": "path", "postgresql": "ledger_database"}[dialect]))
+
+
+@pytest.fixture
+def ledger(where):
     """An empty ledger."""
-    opened = open_ledger(str(path))
+    opened = open_ledger(where)
     yield opened
     opened.close()
 
@@ -97,10 +115,87 @@ def fleet(ledger, make):
     return ledger
 
 
+class Refused(Exception):
+    """The database refused a statement.
+
+    Its text is a trigger's code, or which kind of rule it was: "unique TABLE", "foreign key", "check", "not null".
+    """
+
+
+class Sql:
+    """Raw SQL past every API, written alike for both databases: values are `?`, each statement commits by itself."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def execute(self, statement, values=()):
+        """Run one statement and return its cursor; raises Refused."""
+        try:
+            return self.connection.execute(*self._form(statement, values))
+        except (sqlite3.IntegrityError, psycopg.errors.IntegrityError) as error:
+            raise Refused(self._reason(error)) from error
+
+    def one(self, statement, *values):
+        """Return the first value of the first row."""
+        return self.execute(statement, values).fetchone()[0]
+
+    def refused(self, statement, values, reason):
+        """Run a statement that has to be refused, and for this reason."""
+        with pytest.raises(Refused) as caught:
+            self.execute(statement, values)
+        assert str(caught.value) == reason
+
+    def close(self):
+        self.connection.close()
+
+
+class SqliteSql(Sql):
+    """On the ledger's file; foreign keys on, as any client of the ledger has them."""
+
+    def __init__(self, path):
+        super().__init__(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+        self.connection.execute("PRAGMA foreign_keys = ON")
+
+    def _form(self, statement, values):
+        return statement, values
+
+    def _reason(self, error):
+        kind, failed, what = str(error).partition(" constraint failed")
+        if not failed:
+            return kind
+        return f"unique {what[2:].partition('.')[0]}" if kind == "UNIQUE" else kind.lower()
+
+
+class PostgresqlSql(Sql):
+    """On the ledger's server, as the user that numaferry is there."""
+
+    def __init__(self, url):
+        super().__init__(psycopg.connect(url, autocommit=True))
+
+    def _form(self, statement, values):
+        return statement.replace("?", "%s"), values or None
+
+    def _reason(self, error):
+        kinds = {"23505": f"unique {error.diag.table_name}", "23503": "foreign key", "23502": "not null"}
+        constraint = "check" if error.diag.constraint_name else error.diag.message_primary
+        return kinds.get(error.sqlstate, constraint)
+
+
 @pytest.fixture
-def sql(ledger, path):
-    """Raw SQL on the same file, past every API; foreign keys on, as any client of the ledger has them."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = ON")
-    yield connection
-    connection.close()
+def connect(ledger, where, dialect):
+    """Return a function that opens one more connection for raw SQL to the ledger's database."""
+    opened = []
+
+    def one_more():
+        opened.append({"sqlite": SqliteSql, "postgresql": PostgresqlSql}[dialect](where))
+        return opened[-1]
+
+    yield one_more
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def sql(connect):
+    """Raw SQL on the ledger's database."""
+    return connect()

@@ -107,7 +107,7 @@ def test_a_guest_that_left_is_no_longer_seen_on_its_source(fleet, make):
 def test_the_generation_grows_only_with_what_is_new(fleet, make):
     seen = (make.seen("vm1", "4"), make.seen("vm2", "5"))
     first = fleet.set_observed("A", seen)
-    again = fleet.set_observed("A", reversed(seen))
+    again = fleet.set_observed("A", tuple(reversed(seen)))
     assert again.generation == first.generation
     assert again.observed_at >= first.observed_at
     assert fleet.set_observed("A", ()).generation == first.generation + 1

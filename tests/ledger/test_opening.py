@@ -1,4 +1,4 @@
-"""Opening the ledger: where it is, whose it is, and what is said when it can't be used."""
+"""Opening a ledger in SQLite: where it is, whose it is, and what is said when it can't be used."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from sqlalchemy import event
 from numaferry.errors import LedgerUnusable
 from numaferry.ledger import open_ledger, sqlite
 from numaferry.ledger.location import ledger_location
+
+
+@pytest.fixture
+def dialect():
+    return "sqlite"
 
 
 def test_the_file_and_its_log_are_the_owners_alone(ledger, path):
