@@ -1,5 +1,9 @@
 # ruff: noqa: S608  (no word of these statements comes from outside this module)
-"""Upgrading a ledger from every released schema: nothing is lost, nothing differs from a new one, all or nothing."""
+"""Upgrading a ledger from every released schema: nothing is lost, nothing differs from a new one, all or nothing.
+
+Schema 1 was released in SQLite alone, and most tests are about its file. The last part runs the same steps in
+PostgreSQL, on the tables of schema 1 as they would have been there.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,12 @@ import stat
 from collections import Counter
 from pathlib import Path
 
+import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine, event, inspect
+from sqlalchemy import Engine, Integer, create_engine, event, insert, inspect, select
+from sqlalchemy.engine import make_url
 
-from numaferry.errors import Conflict, LedgerUnusable, NotFound
+from numaferry.errors import Conflict, LedgerUnusable, NotFound, RefusedError
 from numaferry.ledger import open_ledger, sqlite
 from numaferry.ledger.schema import SCHEMA_VERSION
 from numaferry.ledger.upgrades import backup, schema_1, steps, upgrade, upgrade_ledger
@@ -619,3 +625,175 @@ def test_a_folder_that_may_not_be_written_is_told(old, monkeypatch):
     monkeypatch.setattr(sqlite, "_create_file", lambda *_given: None)
     error = refused(old, LedgerUnusable, r"can't be copied, so it was not upgraded \(Permission denied\)")
     assert "room" in error.hint
+
+
+# -- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+#: Rules that stood on schema 1's tables under names that no later schema knows.
+FORMER_TRIGGER = (
+    "CREATE FUNCTION claim_amount_limit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+    "CREATE TRIGGER claim_amount_limit BEFORE INSERT ON claim_amount EXECUTE FUNCTION claim_amount_limit()",
+)
+#: What PostgreSQL says of constraints, indexes, triggers, functions and sequences, each as text.
+CATALOGUE = {
+    "constraint": "SELECT conrelid::regclass || '.' || conname, pg_get_constraintdef(oid) FROM pg_constraint"
+    " WHERE connamespace = 'public'::regnamespace AND contype <> 'n'",
+    "index": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "trigger": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+    "function": "SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    "sequence": "SELECT sequencename, data_type FROM pg_sequences WHERE schemaname = 'public'",
+}
+
+
+@contextlib.contextmanager
+def server(url):
+    """An engine of SQLAlchemy for a database, without the settings of a ledger."""
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def described_database(url):
+    with server(url) as engine:
+        found = described(engine)
+        with engine.begin() as connection:
+            for kind, query in CATALOGUE.items():
+                found |= {(name, kind): text for name, text in connection.exec_driver_sql(query)}
+    return found
+
+
+def rows_of_database(url):
+    """Every row of every table, ordered by its text."""
+    with server(url) as engine, engine.begin() as connection:
+        names = inspect(connection).get_table_names()
+        return {
+            name: sorted(connection.exec_driver_sql(f"SELECT to_json(t)::text FROM {name} AS t").scalars())
+            for name in names
+        }
+
+
+@pytest.fixture
+def old_database(new_database, old):
+    """A database with the tables and rows of the dump, and a trigger of its time."""
+    url = new_database()
+    file = create_engine(f"sqlite:///{old}")
+    with server(url) as engine, engine.begin() as to, file.begin() as source:
+        steps.run_steps(to, 0, 1)
+        for table in schema_1.metadata.sorted_tables:
+            to.execute(insert(table), [dict(row._mapping) for row in source.execute(select(table))])
+            if table.c.keys()[0] == "id" and isinstance(table.c.id.type, Integer) and table.name != "ledger":
+                to.exec_driver_sql(f"SELECT setval('{table.name}_id_seq', (SELECT max(id) FROM {table.name}))")
+        for statement in FORMER_TRIGGER:
+            to.exec_driver_sql(statement)
+    file.dispose()
+    return url
+
+
+def test_an_upgraded_database_has_the_schema_of_a_new_one(old_database, new_database):
+    """No difference is allowed here either; names of constraints and sequences are compared too."""
+    done = upgrade_ledger(old_database, has_backup=True)
+    assert (done.before, done.after, done.backup) == (1, 2, None)
+    fresh = new_database()
+    open_ledger(fresh).close()
+    new = described_database(fresh)
+    assert described_database(old_database) == new
+    assert {kind for _, kind in new} >= set(CATALOGUE)
+    assert ("claim_amount_limit", "trigger") not in new
+
+
+def test_a_database_keeps_its_rows_and_its_move_goes_on(old_database):
+    before = rows_of_database(old_database)
+    upgrade_ledger(old_database, has_backup=True)
+    after = rows_of_database(old_database)
+    assert {name: len(found) + (name == "event") for name, found in before.items()} == {
+        name: len(found) for name, found in after.items() if name in before
+    }
+    for name in set(before) - {"ledger", "host", "event", "instance", "migration"}:
+        assert after[name] == before[name], name
+    opened = open_ledger(old_database)
+    assert [one.id for one in opened.events()] == list(range(1, 17))
+    assert opened.take_lease(3, "new:1:1.1", 60, grace_s=30, key="a key").token == 1
+    opened.confirm_migration(3, status=MigrationStatus.COMPLETED, token=1)
+    assert opened.instance("db3").host == "B"
+    used(opened)
+    assert opened.live_migration_claim(WEB, ["A"]).migration.id == 4
+    opened.close()
+
+
+def test_a_database_without_a_backup_is_left_and_pg_dump_is_named(old_database):
+    before = rows_of_database(old_database)
+    with pytest.raises(RefusedError, match="would go from schema 1 to 2") as caught:
+        upgrade_ledger(old_database)
+    assert (caught.value.code, caught.value.exit_code) == ("backup-first", 3)
+    assert "pg_dump" in caught.value.hint
+    assert "--yes" in caught.value.hint
+    assert make_url(old_database).password not in str(caught.value)
+    assert rows_of_database(old_database) == before
+
+
+def test_an_old_database_is_not_opened(old_database):
+    with pytest.raises(LedgerUnusable, match="has schema 1") as caught:
+        open_ledger(old_database)
+    assert caught.value.code == "ledger-old"
+
+
+@pytest.mark.parametrize("has_backup", [False, True])
+def test_a_database_of_this_schema_is_left_as_it_is(ledger_database, has_backup):
+    used_by_another = open_ledger(ledger_database)
+    before = rows_of_database(ledger_database)
+    done = upgrade_ledger(ledger_database, has_backup=has_backup)
+    assert (done.before, done.after) == (SCHEMA_VERSION, SCHEMA_VERSION)
+    assert make_url(ledger_database).password not in done.ledger
+    assert rows_of_database(ledger_database) == before
+    used_by_another.close()
+
+
+def test_a_database_that_another_numaferry_has_open_is_refused(old_database):
+    before = rows_of_database(old_database)
+    with psycopg.connect(old_database, application_name="numaferry"):
+        with pytest.raises(Conflict, match=r"1 connections of numaferry, from 127\.0\.0\.1") as caught:
+            upgrade_ledger(old_database, has_backup=True)
+        assert caught.value.code == "ledger-in-use"
+    assert rows_of_database(old_database) == before
+    with psycopg.connect(old_database, application_name="psql"):
+        assert upgrade_ledger(old_database, has_backup=True).after == 2
+
+
+def test_a_database_upgrade_that_is_cut_off_changes_nothing(old_database):
+    """Here and there on the way; the server rolls all of it back, whether it is told to or loses the connection."""
+    before = rows_of_database(old_database), described_database(old_database)
+    number, left = 20, False
+    while not left:
+        with at_statement(number, cut):
+            try:
+                left = upgrade_ledger(old_database, has_backup=True).after == 2
+            except Cut:
+                assert in_child(lambda number=number: killed_at(old_database, number)) == -signal.SIGKILL
+                assert (rows_of_database(old_database), described_database(old_database)) == before, number
+                number += 20
+    assert number >= 80
+    open_ledger(old_database).close()
+
+
+def test_another_programs_database_and_an_empty_one_are_left(new_database):
+    url = new_database()
+    with pytest.raises(NotFound, match="no ledger at"):
+        upgrade_ledger(url, has_backup=True)
+    with psycopg.connect(url) as theirs:
+        theirs.execute("CREATE TABLE songs (name text)")
+    with pytest.raises(LedgerUnusable, match="not a database of numaferry"):
+        upgrade_ledger(url, has_backup=True)
+    assert rows_of_database(url) == {"songs": []}
+
+
+def test_triggers_of_another_program_beside_the_ledger_are_left(old_database):
+    """Its tables may stand in the same schema of the database."""
+    theirs = [statement.replace("claim_amount", "songs") for statement in FORMER_TRIGGER]
+    with psycopg.connect(old_database) as connection:
+        connection.execute("CREATE TABLE songs (name text)")
+        for statement in theirs:
+            connection.execute(statement)
+    upgrade_ledger(old_database, has_backup=True)
+    assert ("songs_limit", "trigger") in described_database(old_database)
