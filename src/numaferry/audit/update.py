@@ -46,6 +46,7 @@ def update_available_resource(ledger: Ledger, host: str, hypervisor: Hypervisor)
     # read after the host was, so that a claim made meanwhile is known, and not taken for a stranger's use
     view = attrs.evolve(promises(ledger, record), unreadable=unreadable)
     mine = {one.uuid for one in view.promised}
+    ledger.note_ledgers(host, seen.other_ledgers(ledger.ledger_id))
     ledger.set_observed(host, [guest.use(seen.online, managed=guest.uuid in mine) for guest in seen.active])
     findings = find(view, seen)
     ledger.record_findings(host, findings)

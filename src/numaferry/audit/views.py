@@ -143,6 +143,11 @@ class HostSeen:
         """The domains that have a process."""
         return tuple(guest for guest in self.guests if guest.active)
 
+    def other_ledgers(self, ledger_id: str) -> frozenset[str]:
+        """Return the ids of other ledgers whose guests are here."""
+        owners = (guest.domain.ownership for guest in self.guests)
+        return frozenset(owner.ledger_id for owner in owners if owner is not None and owner.ledger_id != ledger_id)
+
     def guest(self, uuid: str) -> GuestSeen | None:
         """Return the domain of this UUID, or None."""
         return next((guest for guest in self.guests if guest.uuid == uuid), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from numaferry.model import IN_PROGRESS, HostConfig, HostFacts, ObservedUse
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import Connection
 
@@ -48,6 +49,9 @@ class HostRecord:
     observed_at: float | None = None
     #: The host UUID of the machine that was accepted; `facts.uuid` is what answered last, another one in quarantine.
     uuid: str = ""
+    #: Other ledgers whose guests were seen there last, and those that an operator accepted.
+    ledgers_seen: tuple[str, ...] = ()
+    ledgers_accepted: tuple[str, ...] = ()
 
     @property
     def uri(self) -> str:
@@ -72,6 +76,8 @@ def _record(row: AnyRow) -> HostRecord:
         state_reason=row.state_reason,
         observed_at=row.observed_at,
         uuid=row.uuid,
+        ledgers_seen=tuple(json.loads(row.ledgers_seen_json)),
+        ledgers_accepted=tuple(json.loads(row.ledgers_accepted_json)),
     )
 
 
@@ -281,6 +287,7 @@ class HostStore(Store):
     def confirm_host(self, connection: Connection, name: str, config: HostConfig) -> HostRecord:
         """Store what the operator says of a host, and open it for claims; ends a quarantine, accepting what was found.
 
+        That other ledgers' guests run there is accepted too.
         Raises InvalidInput for sets that can't be, Conflict for a machine that another name has already. Sets that are
         smaller than what is promised already are accepted: what is promised stays, and nothing new is promised beyond
         them.
@@ -294,6 +301,7 @@ class HostStore(Store):
             "uuid": old.facts.uuid,
             "state": REACHABLE,
             "state_reason": "",
+            "ledgers_accepted_json": dumps(sorted({*old.ledgers_accepted, *old.ledgers_seen})),
         }
         new = _change(connection, old, values)
         sentence = (
@@ -302,6 +310,27 @@ class HostStore(Store):
         )
         write_event(connection, "host-confirmed", sentence, host=name)
         return new
+
+    @writes
+    def note_ledgers(self, connection: Connection, name: str, seen: Collection[str], *, accept: bool = False) -> None:
+        """Note which other ledgers' guests a look at a host found; one that nobody accepted quarantines the host.
+
+        Two ledgers on one host would each promise what the other has promised: neither sees the other's move claims.
+        `accept` is an operator's word that they are gone (`--take-over`), as `confirm_host` is.
+        """
+        old = load_locked_host(connection, name)
+        accepted = {*old.ledgers_accepted, *(seen if accept else ())}
+        values: dict[str, Any] = {
+            "ledgers_seen_json": dumps(sorted(seen)),
+            "ledgers_accepted_json": dumps(sorted(accepted)),
+        }
+        strange = sorted(set(seen) - accepted)
+        if strange and old.confirmed and old.state != QUARANTINED:
+            reason = f"guests of another ledger, {strange[0]}, run there"
+            values |= {"state": QUARANTINED, "state_reason": reason}
+            sentence = f"host {name} is quarantined: {reason}; numaferry host confirm {name} accepts it"
+            write_event(connection, "host-quarantined", sentence, host=name)
+        _change(connection, old, values)
 
     @writes
     def set_host_state(self, connection: Connection, name: str, state: str, reason: str = "") -> HostRecord:

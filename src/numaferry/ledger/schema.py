@@ -105,6 +105,9 @@ host = Table(
     Column("state", WORDS, CheckConstraint("state IN ('reachable', 'unreachable', 'quarantined')"), nullable=False),
     Column("state_reason", WORDS, nullable=False, default=""),
     Column("observed_at", Float),
+    #: Ids of other ledgers whose guests are seen there, and of those that an operator accepted, as JSON lists.
+    Column("ledgers_seen_json", WORDS, nullable=False, server_default="[]"),
+    Column("ledgers_accepted_json", WORDS, nullable=False, server_default="[]"),
     Index("host_machine", "uuid", unique=True, sqlite_where=text("uuid <> ''"), postgresql_where=text("uuid <> ''")),
 )
 

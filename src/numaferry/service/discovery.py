@@ -44,6 +44,11 @@ class Look:
         """Where the vCPUs of every running guest may run."""
         return tuple(tenant(guest, self.facts.topology.cpus) for guest in self.running)
 
+    def other_ledgers(self, ledger_id: str) -> frozenset[str]:
+        """Return the ids of other ledgers whose guests are here."""
+        owners = (guest.domain.ownership for guest in self.guests)
+        return frozenset(owner.ledger_id for owner in owners if owner is not None and owner.ledger_id != ledger_id)
+
     def observed(self, ledger_id: str = "") -> tuple[ObservedUse, ...]:
         """Charge every active domain; those that this ledger owns are marked as managed."""
         online = self.facts.topology.cpus

@@ -54,6 +54,8 @@ def add(
     observed = seen.observed(ledger.ledger_id)
     proposal = None if said else propose(seen.facts.topology, seen.tenants, isolated, unplaced=seen.facts.unplaced_cpus)
     ledger.add_host(name, seen.facts, _with_sets(config, proposal), confirmed=said, observed=observed)
+    if take_over:
+        ledger.note_ledgers(name, seen.other_ledgers(ledger.ledger_id), accept=True)
     return show(ledger, name, proposal)
 
 
@@ -164,6 +166,7 @@ def confirm(ledger: Ledger, name: str, *, dedicated: CpuSet | None = None, share
 def refresh(ledger: Ledger, name: str, seen: Look) -> None:
     """Store what a look at a host saw; a transient guest that has been gone for the grace time is released."""
     ledger.update_host(name, seen.facts)
+    ledger.note_ledgers(name, seen.other_ledgers(ledger.ledger_id))
     ledger.set_observed(name, seen.observed(ledger.ledger_id))
     ledger.note_present(name, {guest.domain.uuid for guest in seen.guests}, GONE_GRACE_S)
 

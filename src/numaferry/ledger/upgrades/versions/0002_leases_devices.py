@@ -5,6 +5,7 @@
 * `claim` may be there twice for one instance and host: a re-pin.
 * `device`, `claim_device`, `claim_device_link` and `controller` are new, and empty.
 * `event` has a key; events that were written before have none.
+* Of a host it is known which other ledgers' guests run there; nothing was noted before.
 * The facts of a host say how long it has been up (0 until the next look), and no longer which boot it was.
 """
 
@@ -40,6 +41,8 @@ def upgrade() -> None:
     """Bring a ledger from schema 1 to schema 2."""
     with op.batch_alter_table("claim", copy_from=schema_1.claim) as claim:
         claim.drop_constraint("claim_one_per_host", type_="unique")
+    op.add_column("host", Column("ledgers_seen_json", WORDS, nullable=False, server_default="[]"))
+    op.add_column("host", Column("ledgers_accepted_json", WORDS, nullable=False, server_default="[]"))
     op.add_column("instance", Column("gone_since", Float))
     _leases()
     op.add_column("event", Column("key", WORDS))
