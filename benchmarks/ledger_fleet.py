@@ -23,7 +23,9 @@ SMALL = "2 cells x 16 cores x 2 threads, 65536M, 2M:16384"
 LARGE = "2 cells x 96 cores x 2 threads, 262144M, 2M:65536"
 POPULAR = "popular"
 LIBVIRT, QEMU = 9_000_000, 7_002_000
-GUEST = Flavor("bench", 16, 8192, {"hw:numa_nodes": "2", "hw:cpu_policy": "dedicated", "hw:mem_page_size": "2048"})
+GUEST = Flavor(
+    "bench", 16, 8192, (("hw:cpu_policy", "dedicated"), ("hw:mem_page_size", "2048"), ("hw:numa_nodes", "2"))
+)
 
 #: What must hold of any ledger, as queries that find a breach; SQLite and PostgreSQL read them alike.
 BREACHES = {
