@@ -11,6 +11,7 @@ import pytest
 from numaferry.audit import update_available_resource
 from numaferry.ledger import open_ledger
 from numaferry.migration.engine import MigrationEngine
+from numaferry.migration.steps import STEPS
 from numaferry.model import CpuSet, HostConfig, Instance
 from numaferry.request import parse_domain
 from numaferry.request.adoption import adopt
@@ -60,15 +61,40 @@ class Site:
     def audit(self, host):
         return update_available_resource(self.ledger, host, self.hypervisor(host))
 
-    def engine(self, ledger=None, *, on_progress=None, audit=None, **more):
+    def engine(self, ledger=None, *, on_progress=None, audit=None, connect=None, **more):
         """A controller of its own; its time is the fleet's."""
         return MigrationEngine(
             ledger or self.ledger,
-            lambda record: self.fleet.hypervisor(record.name),
+            connect or (lambda record: self.fleet.hypervisor(record.name)),
             audit or self.audit,
             on_progress or (lambda migration, job: self.progress.append((migration, job))),
-            clock=lambda: self.fleet.now_s,
-            **{"sleep": self.fleet.advance, "poll_s": 0.001, "waits": 5, **more},
+            **{
+                "sleep": self.fleet.advance,
+                "clock": lambda: self.fleet.now_s,
+                "poll_s": 0.001,
+                "waits": 5,
+                **more,
+            },
+        )
+
+    @staticmethod
+    def altered(name, *, before=None, after=None, twice=False):
+        """The table of steps with a fault in one; `before` and `after` are called around its forward action."""
+
+        def forward(move, original):
+            if before:
+                before()
+            original(move)
+            if twice:
+                original(move)
+            if after:
+                after()
+
+        return tuple(
+            attrs.evolve(step, forward=lambda move, original=step.forward: forward(move, original))
+            if step.name == name
+            else step
+            for step in STEPS
         )
 
     def recover(self, number, *, left_by=None, **engine):

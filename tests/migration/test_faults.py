@@ -6,7 +6,6 @@ on without a restart, it holds one claim, on the host that runs it, and the kern
 
 import contextlib
 
-import attrs
 import pytest
 
 from numaferry.audit import update_available_resource
@@ -21,26 +20,6 @@ SETTLED_BEFORE_SWITCH = NAMES[: first_after(STEPS)]
 
 class Crash(BaseException):
     """The controller is gone, as by kill -9: no handler of ours may run on."""
-
-
-def altered(name, *, before=None, after=None, twice=False):
-    """The table with a fault in one step; `before` and `after` are called around its forward action."""
-
-    def forward(move, original):
-        if before:
-            before()
-        original(move)
-        if twice:
-            original(move)
-        if after:
-            after()
-
-    return tuple(
-        attrs.evolve(step, forward=lambda move, original=step.forward: forward(move, original))
-        if step.name == name
-        else step
-        for step in STEPS
-    )
 
 
 def strike(error, times=1):
@@ -82,7 +61,7 @@ ERRORS = [HypervisorError("libvirt says no"), RuntimeError("a bug of ours")]
 def test_a_step_that_fails_once(site, name, where, error):
     uuid = site.guest()
     fault = strike(error)
-    raised = run(site, site.engine(steps=altered(name, **{where: fault})))
+    raised = run(site, site.engine(steps=site.altered(name, **{where: fault})))
     assert fault.hits >= 1
     switched = name not in SETTLED_BEFORE_SWITCH or (name, where) == ("live_migration", "after")
     assert (raised is None) == switched, site.story()
@@ -94,7 +73,7 @@ def test_a_step_that_fails_once(site, name, where, error):
 @pytest.mark.parametrize("name", NAMES[first_after(STEPS) :])
 def test_a_step_after_the_switch_that_fails_again_and_again_is_left_to_recover_with_all_claims_held(site, name):
     uuid = site.guest()
-    assert run(site, site.engine(steps=altered(name, before=strike(HypervisorError("no"), times=99)))) is not None
+    assert run(site, site.engine(steps=site.altered(name, before=strike(HypervisorError("no"), times=99)))) is not None
     [migration] = site.ledger.migrations()
     assert (migration.status, migration.step) == (MigrationStatus.POST_MIGRATING, name)
     assert "beta" in site.holders(uuid)
@@ -105,7 +84,7 @@ def test_a_step_after_the_switch_that_fails_again_and_again_is_left_to_recover_w
 @pytest.mark.parametrize("name", NAMES)
 def test_each_step_runs_twice_as_it_runs_once(site, name):
     uuid = site.guest()
-    assert run(site, site.engine(steps=altered(name, twice=True))) is None
+    assert run(site, site.engine(steps=site.altered(name, twice=True))) is None
     site.settled(uuid, moved=True)
 
 
@@ -114,7 +93,7 @@ def test_each_step_runs_twice_as_it_runs_once(site, name):
 def test_a_controller_that_dies_in_a_step_is_followed_by_another(site, name, where):
     uuid = site.guest()
     fault = strike(Crash())
-    assert isinstance(run(site, site.engine(steps=altered(name, **{where: fault}))), Crash)
+    assert isinstance(run(site, site.engine(steps=site.altered(name, **{where: fault}))), Crash)
     [migration] = site.ledger.migrations()
     assert (migration.in_progress, migration.step, fault.hits) == (True, name, 1)
     recovered(site)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +20,13 @@ def migration(status=MigrationStatus.RUNNING, step="live_migration"):
     return Migration(id=1, uuid="m-1", instance_uuid="u", source="alpha", dest="beta", status=status, step=step)
 
 
-def seen(state, reason="", *, mark=None):
-    ownership = None if mark is None else Ownership("ledger", "claim", mark)
+def seen(state, reason="", *, mark=None, token=0):
+    ownership = None if mark is None else Ownership("ledger", "claim", mark, token)
     return DomainSeen("u", "db1", DomainState(state), reason, persistent=True, xml="<domain/>", ownership=ownership)
+
+
+#: The guest on the source as it is while our job runs: the mark is written before the job is asked for.
+OURS = seen("running", "booted", mark="m-1")
 
 
 # What architecture.md says under "The migration's phases", case by case.
@@ -30,8 +35,14 @@ def seen(state, reason="", *, mark=None):
     [
         ("active on the destination: finish", None, None, seen("running", "migrated"), Action.FINISH),
         ("the same, defined on the source", seen("shutoff", "migrated"), None, seen("running"), Action.FINISH),
-        ("on the source with a running job: adopt", seen("running"), JOB, seen("paused", "migration"), Action.ADOPT),
-        ("last phase of the job", seen("paused", "migration"), JOB, seen("paused", "migration"), Action.ADOPT),
+        ("on the source with a running job: adopt", OURS, JOB, seen("paused", "migration"), Action.ADOPT),
+        (
+            "last phase of the job",
+            seen("paused", "migration", mark="m-1"),
+            JOB,
+            seen("paused", "migration"),
+            Action.ADOPT,
+        ),
         ("on the source without: roll back", seen("running"), None, None, Action.ROLL_BACK),
         ("paused on the source, nothing on dest: resume", seen("paused", "migration"), None, None, Action.RESUME),
         ("on neither, it shut down", seen("shutoff", "shutdown"), None, None, Action.CANCELLED),
@@ -62,13 +73,36 @@ def test_before_the_job_a_stranger_s_job_is_waited_for_only_where_it_goes_to_the
     assert decide(early, seen("running"), JOB, None).action is Action.ROLL_BACK
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        seen("running"),
+        seen("running", mark=""),
+        seen("running", mark="m-2"),
+        seen("running", mark="m-1", token=migration().token + 1),
+    ],
+    ids=["no mark", "no migration's", "another migration's", "a later controller's"],
+)
+def test_a_job_on_a_guest_that_does_not_bear_our_mark_is_not_adopted(theirs):
+    """Our own mark is written before our job is asked for; a job that was adopted would be aborted on request."""
+    assert decide(migration(), theirs, JOB, seen("paused", "migration")).action is Action.WAIT
+    given_up = decide(migration(), theirs, JOB, None)
+    assert given_up.action is Action.ROLL_BACK
+    assert "reports a running job that is not this migration's" in given_up.sentence
+
+
+def test_a_job_that_an_earlier_controller_of_this_migration_asked_for_is_adopted():
+    taken_over = attrs.evolve(migration(), token=3)
+    assert decide(taken_over, seen("running", mark="m-1", token=2), JOB, None).action is Action.ADOPT
+
+
 def test_after_the_flip_a_guest_that_has_ended_is_finished_all_the_same():
     late = migration(MigrationStatus.POST_MIGRATING, "post_live_migration_at_destination")
     assert decide(late, None, None, None).action is Action.FINISH
 
 
 def test_the_sentence_of_an_adopted_job_tells_how_much_is_left():
-    decision = decide(migration(), seen("running", "booted"), JOB, seen("paused", "migration"))
+    decision = decide(migration(), OURS, JOB, seen("paused", "migration"))
     assert decision.sentence == (
         "adopted; source alpha: running (booted), reports a running job, 43 of 512 MiB left; "
         "dest beta: paused (migration)"
@@ -91,6 +125,7 @@ def test_the_tables_are_total():
 MAY_RUN_ON_SOURCE = {
     SourceWord.UNREACHABLE,
     SourceWord.JOB,
+    SourceWord.OTHER_JOB,
     SourceWord.RUNNING,
     SourceWord.PAUSED,
     SourceWord.HELD,
@@ -145,7 +180,7 @@ migrations = st.builds(
 def test_law_decide_is_total_deterministic_and_agrees_with_its_table(one, source, job, dest):
     decision = decide(one, source, job, dest)
     assert decision == decide(one, source, job, dest)
-    table = TABLES[phase_of(one)][source_word(source, job)][list(DestWord).index(dest_word(dest))]
+    table = TABLES[phase_of(one)][source_word(source, job, one)][list(DestWord).index(dest_word(dest))]
     assert decision.action in {table, Action.NEEDS_PERSON}
     assert all(text in decision.sentence for text in decision.evidence)
 

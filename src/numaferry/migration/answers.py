@@ -56,7 +56,7 @@ def _refuse_unless_gone(move: Move) -> str:
     number, name = move.migration.id, move.instance.name
     recover = f"numaferry migration recover {number}"
     source, job, dest = move.look()
-    words = source_word(source, job), dest_word(dest)
+    words = source_word(source, job, move.migration), dest_word(dest)
     evidence = f"{tell('source', move.source.name, source, job)}; {tell('dest', move.dest.name, dest)}"
     if SourceWord.UNREACHABLE in words or DestWord.UNREACHABLE in words:
         raise HostUnreachable(

@@ -20,7 +20,7 @@ from numaferry.errors import (
     NumaferryError,
     TakenOver,
 )
-from numaferry.migration.evidence import Phase
+from numaferry.migration.evidence import Phase, bears_mark
 from numaferry.migration.finish import update_available_resource
 from numaferry.migration.job import watch_job
 from numaferry.migration.recovery import Action, Decision, decide
@@ -154,8 +154,7 @@ class Convergence:
         """Return why the guest may be running somewhere that was not asked, "" where it can't be."""
         move = self.move
         seen = move.source_host.domain(move.uuid)
-        mark = seen.ownership if seen else None
-        if mark is None or mark.migration_uuid != move.migration.uuid:
+        if seen is None or not bears_mark(seen, move.migration):
             return (
                 f"the guest on {move.source.name} does not bear this migration's mark: another one may have paused it"
             )

@@ -28,8 +28,11 @@ class SourceWord(enum.StrEnum):
     """What the source says."""
 
     UNREACHABLE = "unreachable"
-    #: A job is running on the guest.
+    #: This migration's job is running on the guest, whichever of its controllers asked for it.
     JOB = "running job"
+    #: A job is running on a guest that does not bear this migration's mark, which is written before our job is asked
+    #: for: another client's, or another migration's.
+    OTHER_JOB = "another's job"
     RUNNING = "running"
     #: Paused by a migration that is no longer there.
     PAUSED = "paused by the migration"
@@ -80,7 +83,7 @@ _BEFORE = frozenset({MigrationStatus.ACCEPTED, MigrationStatus.QUEUED, Migration
 AFTER_CONFIRM = frozenset({"post_live_migration_at_destination", "update_available_resource"})
 
 
-def source_word(seen: Sight, job: JobInfo | None) -> SourceWord:
+def source_word(seen: Sight, job: JobInfo | None, migration: Migration) -> SourceWord:
     """Return the word for the source's side; a running job says more than the state beside it."""
     if isinstance(seen, Unreachable):
         return SourceWord.UNREACHABLE
@@ -89,10 +92,16 @@ def source_word(seen: Sight, job: JobInfo | None) -> SourceWord:
     if not seen.state.active:
         return SourceWord.ENDED if _ended(seen) else SourceWord.OFF
     if job is not None and not job.completed:
-        return SourceWord.JOB
+        return SourceWord.JOB if bears_mark(seen, migration) else SourceWord.OTHER_JOB
     if seen.state is DomainState.PAUSED:
         return SourceWord.PAUSED if seen.state_reason in MIGRATION_REASONS else SourceWord.HELD
     return SourceWord.RUNNING
+
+
+def bears_mark(seen: DomainSeen, migration: Migration) -> bool:
+    """Tell whether a domain bears the mark of this migration, by the controller that holds its lease or one before."""
+    mark = seen.ownership
+    return mark is not None and mark.migration_uuid == migration.uuid and mark.token <= migration.token
 
 
 def dest_word(seen: Sight) -> DestWord:
@@ -119,7 +128,7 @@ def phase_of(migration: Migration) -> Phase:
     return Phase.MOVING
 
 
-def tell(where: str, host: str, seen: Sight, job: JobInfo | None = None) -> str:
+def tell(where: str, host: str, seen: Sight, job: JobInfo | None = None, word: SourceWord | None = None) -> str:
     """Return one sentence of evidence about one side, e.g. "source alpha: running (booted), a job runs, ..."."""
     if isinstance(seen, Unreachable):
         return f"{where} {host}: can't be asked ({seen.reason})"
@@ -127,7 +136,8 @@ def tell(where: str, host: str, seen: Sight, job: JobInfo | None = None) -> str:
         return f"{where} {host}: has no such domain"
     words = f"{where} {host}: {seen.state} ({seen.state_reason or 'no reason given'})"
     if job is not None and not job.completed:
-        words += f", reports a running job, {progress(job)}"
+        whose = " that is not this migration's" if word is SourceWord.OTHER_JOB else ""
+        words += f", reports a running job{whose}, {progress(job)}"
     return words
 
 

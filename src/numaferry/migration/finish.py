@@ -30,7 +30,7 @@ def post_live_migration(move: Move) -> None:
     Raises HypervisorError with the evidence where it is not so: the caller decides from that.
     """
     source, job, dest = move.look()
-    if source_word(source, job) not in _GONE or dest_word(dest) not in _ARRIVED:
+    if source_word(source, job, move.migration) not in _GONE or dest_word(dest) not in _ARRIVED:
         evidence = f"{tell('source', move.source.name, source, job)}; {tell('dest', move.dest.name, dest)}"
         raise HypervisorError(f"the guest is not where a finished job leaves it: {evidence}")
     move.tools.ledger.confirm_migration(move.migration.id, token=move.lease.token)
@@ -60,6 +60,8 @@ def post_live_migration_at_destination(move: Move) -> None:
 def update_available_resource(move: Move) -> None:
     """Audit both hosts and tell the findings and what the audit cost; a host that can't be audited is told too."""
     for host in (move.source.name, move.dest.name):
+        # an audit opens connections of its own, which no lease guards
+        move.guard()
         try:
             report = move.tools.audit(host)
         except NumaferryError as error:

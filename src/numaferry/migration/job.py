@@ -32,7 +32,7 @@ def live_migration(move: Move) -> None:
     true then is for the caller to find out.
     """
     source, job, dest = move.look()
-    if dest_word(dest) is DestWord.ACTIVE and source_word(source, job) in _GONE:
+    if dest_word(dest) is DestWord.ACTIVE and source_word(source, job, move.migration) in _GONE:
         return
     call = make_call(move)
     move.source_host.set_ownership(move.uuid, move.mark(move.source, moving=True))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import attrs
 
 from numaferry.errors import CheckFailed, HostError, HostUnreachable, NotFound
+from numaferry.ledger.migrations import refuse_stale
 from numaferry.migration.evidence import Sight, Unreachable
 from numaferry.migration.lease import Lease, LeasePolicy, guarded
 from numaferry.migration.states import next_status
@@ -204,6 +205,8 @@ class Move:
         TakenOver.
         """
         now = self.migration = self.tools.ledger.migration(self.migration.id)
+        # before anything is concluded from a row that another controller has written since
+        refuse_stale(now, self.lease.token)
         began = self.tools.clock()
         notes = None if memo is None else tuple(sorted({**dict(now.source_memo), **memo}.items()))
         self.migration = self.tools.ledger.set_migration(

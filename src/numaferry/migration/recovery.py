@@ -67,9 +67,14 @@ Row = tuple[Action, ...]
 #                 unreachable    absent           incoming       active            ended             off
 _ALL_WAIT: Final[Row] = (_A.WAIT,) * len(DestWord)
 
+#: While another's job runs, ours does not: libvirt has one job for each domain. Unless it goes to the very host that is
+#: claimed, the move is given up; the job itself is left alone.
+_ANOTHER_S_JOB: Final[Row] = (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.WAIT, _A.ROLL_BACK, _A.ROLL_BACK)
+
 MOVING: Final[Mapping[SourceWord, Row]] = {
     _S.UNREACHABLE: _ALL_WAIT,
     _S.JOB: (_A.ADOPT,) * len(DestWord),
+    _S.OTHER_JOB: _ANOTHER_S_JOB,
     # libvirt lets the source run again only after it has given the move up. While the destination still receives, the
     # daemons have not yet agreed on that.
     _S.RUNNING: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
@@ -86,8 +91,9 @@ MOVING: Final[Mapping[SourceWord, Row]] = {
 
 BEFORE: Final[Mapping[SourceWord, Row]] = {
     _S.UNREACHABLE: _ALL_WAIT,
-    # Not our job: another client's. Unless it goes to the very host that is claimed, ours is not begun.
-    _S.JOB: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.WAIT, _A.ROLL_BACK, _A.ROLL_BACK),
+    # No job of ours was asked for, whatever the guest bears.
+    _S.JOB: _ANOTHER_S_JOB,
+    _S.OTHER_JOB: _ANOTHER_S_JOB,
     # We asked for no job, so a destination that can't be asked can't have the guest from us.
     _S.RUNNING: (_A.ROLL_BACK, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
     _S.PAUSED: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
@@ -103,6 +109,7 @@ _STILL_THERE: Final[Row] = (_A.WAIT, *(_A.NEEDS_PERSON,) * 5)
 SWITCHED: Final[Mapping[SourceWord, Row]] = {
     _S.UNREACHABLE: _ALL_WAIT,
     _S.JOB: _ALL_WAIT,
+    _S.OTHER_JOB: _ALL_WAIT,
     _S.RUNNING: _STILL_THERE,
     _S.PAUSED: _STILL_THERE,
     _S.HELD: _STILL_THERE,
@@ -136,7 +143,7 @@ _LEAD: Final[Mapping[Action, str]] = {
     Action.FINISH: "finishing: the guest is on the destination",
     Action.ADOPT: "adopted",
     Action.RESUME: "resuming on the source: the move was given up and the destination has nothing",
-    Action.ROLL_BACK: "rolling back: the guest is on the source and no job runs",
+    Action.ROLL_BACK: "rolling back: the guest is on the source and no job of this migration runs",
     Action.CANCELLED: "cancelled: the guest ended by itself on the source",
     Action.WAIT: "waiting",
     Action.NEEDS_PERSON: "nothing was touched, a person has to look",
@@ -156,10 +163,10 @@ def decide(
     Pure and total. A domain on the destination that bears the mark of another migration, or of another ledger than
     `ledger_id`, is never the end of this move: it needs a person.
     """
-    source, dest, phase = source_word(source_seen, source_job), dest_word(dest_seen), phase_of(migration)
+    source, dest, phase = source_word(source_seen, source_job, migration), dest_word(dest_seen), phase_of(migration)
     action = TABLES[phase][source][_COLUMN[dest]]
     evidence = (
-        tell("source", migration.source, source_seen, source_job),
+        tell("source", migration.source, source_seen, source_job, source),
         tell("dest", migration.dest, dest_seen),
     )
     lead = _LEAD[action]
