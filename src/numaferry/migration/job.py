@@ -1,6 +1,6 @@
-"""The live migration itself: the blocking call in a thread of its own, and the watch over the job it starts.
+"""The live migration itself: the blocking call, and the watch over the job that it starts.
 
-libvirt's source daemon drives a peer-to-peer job, so the thread's end is not the job's: after every failure both hosts
+libvirt's source daemon drives a peer-to-peer job, so the call's end is not the job's: after every failure both hosts
 are asked, and `recovery.decide` says what is true (nova: Launchpad 1905944, a monitor that died and rolled back while
 the guest moved).
 """
@@ -8,7 +8,6 @@ the guest moved).
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,8 +18,7 @@ from numaferry.migration.prepare import make_call
 
 if TYPE_CHECKING:
     from numaferry.migration.move import Move
-    from numaferry.model import JobInfo, MigrateCall
-    from numaferry.virt.port import Hypervisor
+    from numaferry.model import JobInfo
 
 _GONE = frozenset({SourceWord.ABSENT, SourceWord.OFF, SourceWord.ENDED})
 
@@ -37,12 +35,8 @@ def live_migration(move: Move) -> None:
     call = make_call(move)
     move.source_host.set_ownership(move.uuid, move.mark(move.source, moving=True))
     move.guard()
-    worker = _Worker(move.source_host, call)
-    worker.start()
-    watch = Watch(move)
-    while not worker.ended.wait(move.tools.poll_s):
-        watch.look()
-    worker.result()
+    source_host = move.source_host
+    move.tools.beside(lambda: source_host.live_migration(call), Watch(move).look, move.tools.poll_s)
 
 
 def watch_job(move: Move) -> None:
@@ -90,27 +84,3 @@ class Watch:
         elif now - self._told_at >= self.move.tools.heartbeat_s:
             self._told_at = now
             self.move.commit(f"the job runs, {progress(job)}")
-
-
-class _Worker(threading.Thread):
-    """The blocking call. A daemon thread: when the controller ends, the job goes on in libvirt."""
-
-    def __init__(self, hypervisor: Hypervisor, call: MigrateCall) -> None:
-        super().__init__(name=f"live-migration-{call.uuid}", daemon=True)
-        self.ended = threading.Event()
-        self._hypervisor = hypervisor
-        self._call = call
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._hypervisor.live_migration(self._call)
-        except BaseException as error:  # noqa: BLE001  (raised again in the driver's thread by `result`)
-            self._error = error
-        finally:
-            self.ended.set()
-
-    def result(self) -> None:
-        """Raise what the call raised."""
-        if self._error is not None:
-            raise self._error

@@ -9,6 +9,7 @@ import attrs
 
 from numaferry.errors import CheckFailed, HostError, HostUnreachable, NotFound
 from numaferry.ledger.migrations import refuse_stale
+from numaferry.migration.beside import in_thread
 from numaferry.migration.evidence import Sight, Unreachable
 from numaferry.migration.lease import Lease, LeasePolicy, guarded
 from numaferry.migration.states import next_status
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numaferry.ledger import HostRecord, Ledger
+    from numaferry.migration.beside import Beside
     from numaferry.migration.states import Event
     from numaferry.migration.steps import Step
     from numaferry.model import Instance, JobInfo, Migration
@@ -72,6 +74,8 @@ class Tools:
     #: Between two looks that have to agree.
     settle_s: float = 1.0
     waits: int = 15
+    #: How the blocking call and the watch over its job go side by side.
+    beside: Beside = in_thread
     lease: LeasePolicy = attrs.field(factory=LeasePolicy)
 
 
