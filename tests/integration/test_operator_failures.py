@@ -15,7 +15,7 @@ SLOW = "2"
 #: and before anything of that is written down.
 CRASHES = """
 import os, signal, sys
-from numaferry.migration import job as jobs
+from numaferry.migration import beside
 from numaferry.service import Ferry
 
 moment, bandwidth = sys.argv[1], int(sys.argv[2])
@@ -36,7 +36,7 @@ class Watch:
             die()
 
 if moment == "ended":
-    jobs._Worker.result = die
+    beside._Worker.result = die
 with Ferry.open() as ferry:
     ferry.migrate("db1", bandwidth_mib_s=bandwidth, watch=Watch())
 """

@@ -350,7 +350,7 @@ def test_a_job_that_is_not_ours_is_neither_watched_nor_aborted(site, token):
     theirs = Ownership("another", "claim", migration.uuid if token else "another", token)
     site.hypervisor("alpha").set_ownership(uuid, theirs)
     xml = site.hypervisor("alpha").domain_xml(uuid, XmlKind.MIGRATABLE).replace("ens4f0", "eth9")
-    call = MigrateCall(uuid, site.fleet.uri("gamma"), "", xml, bandwidth_mib_s=1)
+    call = MigrateCall(uuid, site.fleet.uri("gamma"), "", xml)
     MigrationJob.start(site.fleet, site.fleet.hosts["alpha"], call)
     site.fleet.advance(1)
     site.ledger.request_abort(number)
