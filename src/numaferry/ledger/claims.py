@@ -107,22 +107,32 @@ class ClaimStore(Store):
         refuse_all_closed(connection, candidates)
         raise no_fit(instance.name, tuple(misfits))
 
-    @writes
-    def reclaim_instance(
-        self, connection: Connection, instance_uuid: str, numa_topology: InstanceNumaTopology | None
-    ) -> InstanceClaim:
+    def reclaim_instance(self, instance_uuid: str, numa_topology: InstanceNumaTopology | None) -> InstanceClaim:
         """Claim anew what a guest really has on its host: the way out of `conflicted`, and how a promise is repaired.
 
         One transaction: the old claim is released and the new one made, under the rules of `claim_instance`. Raises
         NotFound, NotConfirmed, Conflict while the instance is being moved.
         """
+        return self._reclaim_instance(instance_uuid, numa_topology, str(uuid.uuid4()))
+
+    @writes
+    def _reclaim_instance(
+        self,
+        connection: Connection,
+        instance_uuid: str,
+        numa_topology: InstanceNumaTopology | None,
+        claim_id: str,
+    ) -> InstanceClaim:
+        """Claim anew; once per claim id."""
         row = load_locked_row(connection, instance_uuid)
+        if row.current_claim == claim_id:
+            return InstanceClaim(claim_id, load_instance(connection, instance_uuid))
         refuse_in_progress(connection, instance_uuid, row.name)
         record = load_locked_host(connection, row.host_name)
         refuse_unconfirmed(record)
         instance = attrs.evolve(load_instance(connection, instance_uuid), numa_topology=numa_topology)
         release_claim(connection, row.current_claim)
-        rows, got = _own_rows(connection, record, instance, f"claimed anew on {record.name}", str(uuid.uuid4()))
+        rows, got = _own_rows(connection, record, instance, f"claimed anew on {record.name}", claim_id)
         insert_claim(connection, rows)
         connection.execute(
             update(schema.instance).where(schema.instance.c.uuid == instance_uuid).values(current_claim=rows.id)

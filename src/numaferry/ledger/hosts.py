@@ -283,8 +283,7 @@ class HostStore(Store):
         values = {"facts_json": dumps(facts), "uuid": accepted, "state": state, "state_reason": reason}
         return _change(connection, old, values)
 
-    @writes
-    def confirm_host(self, connection: Connection, name: str, config: HostConfig) -> HostRecord:
+    def confirm_host(self, name: str, config: HostConfig) -> HostRecord:
         """Store what the operator says of a host, and open it for claims; ends a quarantine, accepting what was found.
 
         That other ledgers' guests run there is accepted too.
@@ -292,7 +291,14 @@ class HostStore(Store):
         smaller than what is promised already are accepted: what is promised stays, and nothing new is promised beyond
         them.
         """
+        return self._confirm_host(name, config, uuid.uuid4().hex)
+
+    @writes
+    def _confirm_host(self, connection: Connection, name: str, config: HostConfig, key: str) -> HostRecord:
+        """Confirm a host; once per key."""
         old = load_locked_host(connection, name)
+        if written(connection, key):
+            return old
         check_config(old.facts, config)
         _refuse_twin(connection, old)
         values = {
@@ -308,7 +314,7 @@ class HostStore(Store):
             f"host {name} confirmed: dedicated CPUs {config.cpu_dedicated_set or 'none'},"
             f" shared CPUs {config.cpu_shared_set or 'none'}, {config.reserved_host_memory_mb} MiB reserved"
         )
-        write_event(connection, "host-confirmed", sentence, host=name)
+        write_event(connection, "host-confirmed", sentence, host=name, key=key)
         return new
 
     @writes

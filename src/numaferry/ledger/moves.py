@@ -21,7 +21,7 @@ from numaferry.ledger.choice import Fit, Question, look, no_fit, refuse_all_clos
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim
 from numaferry.ledger.devices import chosen_devices
 from numaferry.ledger.events import write_migration_event
-from numaferry.ledger.hosts import HostRecord
+from numaferry.ledger.hosts import HostRecord, load_host
 from numaferry.ledger.instances import load_instance, load_locked_row
 from numaferry.ledger.migrations import find_migration, load_migration, refuse_in_progress
 from numaferry.ledger.names import device_name
@@ -172,9 +172,15 @@ def _made(connection: Connection, migration: Migration) -> MoveClaim:
             f"migration {migration.id} is {migration.status} and holds no claim on {migration.dest} any more",
             hint=f"numaferry migration show {migration.id}",
         )
-    topology = migration.context.new_numa_topology if migration.context else None
-    instance = load_instance(connection, migration.instance_uuid)
-    return MoveClaim(claim_id, migration, instance, Placement(migration.dest, 0, topology))
+    context = migration.context
+    devices = context.new_pci_devices if context and migration.migration_type is not MigrationType.REPIN else ()
+    placement = Placement(
+        migration.dest,
+        load_host(connection, migration.dest).generation,
+        context.new_numa_topology if context else None,
+        tuple(device.address for device in devices),
+    )
+    return MoveClaim(claim_id, migration, load_instance(connection, migration.instance_uuid), placement)
 
 
 def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish, *, slot: int) -> MoveClaim:
