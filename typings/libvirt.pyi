@@ -35,7 +35,17 @@ VIR_MIGRATE_PEER2PEER: int
 VIR_MIGRATE_PERSIST_DEST: int
 VIR_MIGRATE_UNDEFINE_SOURCE: int
 VIR_MIGRATE_ABORT_ON_ERROR: int
+VIR_MIGRATE_AUTO_CONVERGE: int
+VIR_MIGRATE_POSTCOPY: int
+VIR_MIGRATE_PARALLEL: int
+VIR_MIGRATE_COMPRESSED: int
+VIR_MIGRATE_TLS: int
 VIR_MIGRATE_PARAM_DEST_XML: str
+VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY: str
+VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS: str
+VIR_MIGRATE_PARAM_COMPRESSION: str
+VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL: str
+VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT: str
 VIR_MIGRATE_PARAM_PERSIST_XML: str
 VIR_MIGRATE_PARAM_URI: str
 VIR_MIGRATE_PARAM_BANDWIDTH: str
@@ -69,6 +79,9 @@ class virDomain:  # noqa: N801  (the bindings' name)
     def pinEmulator(self, cpumap: tuple[bool, ...], flags: int = 0) -> int: ...  # noqa: N802
     def migrateToURI3(self, dconnuri: str, params: dict[str, Any], flags: int = 0) -> int: ...  # noqa: N802
     def jobStats(self, flags: int = 0) -> dict[str, Any]: ...  # noqa: N802
+    def migrateSetMaxDowntime(self, downtime: int, flags: int = 0) -> int: ...  # noqa: N802
+    def migrateStartPostCopy(self, flags: int = 0) -> int: ...  # noqa: N802
+    def suspend(self) -> int: ...
     def abortJob(self) -> int: ...  # noqa: N802
     def resume(self) -> int: ...
 

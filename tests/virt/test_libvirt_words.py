@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numaferry.errors import HypervisorError
-from numaferry.model import CpuSet, DomainState, JobInfo, MigrateCall, Ownership, Vif, VifKind
+from numaferry.model import (
+    CpuSet,
+    DomainState,
+    JobInfo,
+    MigrateCall,
+    MigrationPolicy,
+    Ownership,
+    PostCopy,
+    Vif,
+    VifKind,
+)
 from numaferry.virt.libvirt import domains, jobs
 from numaferry.virt.libvirt.capabilities import parse_capabilities, with_free_pages
 from numaferry.virt.libvirt.connection import libvirt
@@ -116,7 +126,9 @@ def test_law_ownership_reads_back_as_written(ownership):
 
 def test_a_persistent_domain_takes_its_configuration_along_and_a_transient_one_stays_transient():
     persist = libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-    parameters, flags = jobs.migrate_arguments(MigrateCall("u", "qemu:///d", "tcp://1.2.3.4", "<d/>", "<p/>", 7))
+    parameters, flags = jobs.migrate_arguments(
+        MigrateCall("u", "qemu:///d", "tcp://1.2.3.4", "<d/>", "<p/>", MigrationPolicy(bandwidth_mib_s=7))
+    )
     assert parameters == {
         "destination_xml": "<d/>",
         "persistent_xml": "<p/>",
@@ -161,3 +173,25 @@ def test_a_bridge_needs_no_carrier_but_a_macvtap_parent_does():
     assert link_reason(Vif("m", VifKind.DIRECT, "eth0"), links) == "NIC m: macvtap parent eth0 is down"
     assert "br9 does not exist" in link_reason(Vif("m", VifKind.BRIDGE, "br9"), links)
     assert "no bridge is named" in link_reason(Vif("m", VifKind.BRIDGE, ""), links)
+
+
+def test_a_policy_becomes_the_flags_and_parameters_that_libvirt_knows():
+    policy = MigrationPolicy(
+        bandwidth_postcopy_mib_s=9,
+        auto_converge=True,
+        auto_converge_initial=30,
+        post_copy=PostCopy.ON_DEMAND,
+        parallel_connections=2,
+        compression="zstd",
+        tls=True,
+    )
+    parameters, flags = jobs.policy_arguments(policy)
+    assert parameters == {
+        "bandwidth.postcopy": 9,
+        "auto_converge.initial": 30,
+        "parallel.connections": 2,
+        "compression": "zstd",
+    }
+    wanted = ("AUTO_CONVERGE", "POSTCOPY", "PARALLEL", "COMPRESSED", "TLS")
+    assert flags == sum(getattr(libvirt, f"VIR_MIGRATE_{word}") for word in wanted)
+    assert jobs.policy_arguments(MigrationPolicy(auto_converge_initial=30)) == ({}, 0)

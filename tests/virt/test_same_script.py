@@ -16,7 +16,7 @@ from lxml import etree
 
 from numaferry.errors import HypervisorError
 from numaferry.lab.guests import BridgeNic, GuestCell, GuestSpec, MacvtapNic, domain_xml, put_in_share
-from numaferry.model import MigrateCall, Ownership, Vif, VifKind, XmlKind
+from numaferry.model import MigrateCall, MigrationPolicy, Ownership, Vif, VifKind, XmlKind
 from numaferry.virt.simulated import Fleet
 
 pytestmark = pytest.mark.lab
@@ -135,7 +135,7 @@ def script(world, *, persistent):
         yield seen(world.source, uuid), seen(world.dest, uuid)
     huge = attrs.evolve(call, dest_xml=call.dest_xml.replace("<vcpu ", f"{HUGE}<vcpu "))
     yield tried(lambda: world.source.live_migration(huge))
-    yield watched_abort(world, attrs.evolve(call, bandwidth_mib_s=4))
+    yield watched_abort(world, attrs.evolve(call, policy=MigrationPolicy(bandwidth_mib_s=4)))
     yield seen(world.source, uuid), seen(world.dest, uuid), world.source.thread_masks(uuid)
 
     yield tried(lambda: world.source.live_migration(call))

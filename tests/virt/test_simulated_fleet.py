@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from numaferry import virt
 from numaferry.errors import Conflict, HostUnreachable, HypervisorError, InvalidInput, NotFound
-from numaferry.model import CpuSet, DomainState, MigrateCall, Ownership, Vif, VifKind, XmlKind
+from numaferry.model import CpuSet, DomainState, MigrateCall, MigrationPolicy, Ownership, Vif, VifKind, XmlKind
 from numaferry.virt.simulated import SCENARIOS, ClientDied, Fleet
 
 TOPOLOGY = "2 cells x 2 cores x 2 threads, 1536M, 2M:128"
@@ -54,7 +54,7 @@ def call_for(fleet, uuid, source="a", dest="b", bandwidth_mib_s=0):
         migrate_uri="",
         dest_xml=elsewhere(host.domain_xml(uuid, XmlKind.MIGRATABLE)),
         persistent_xml=elsewhere(host.domain_xml(uuid, XmlKind.INACTIVE)) if persistent else None,
-        bandwidth_mib_s=bandwidth_mib_s,
+        policy=MigrationPolicy(bandwidth_mib_s=bandwidth_mib_s),
     )
 
 

@@ -32,7 +32,10 @@ MARGIN: Final = 0.2
 NO_TOKEN: Final = -1
 #: Methods of the port that change something; the lease is read again right before each.
 CHANGING: Final = frozenset(
-    {"set_ownership", "plug_vifs", "unplug_vifs", "live_migration", "abort_job", "resume", "set_pins"}
+    {
+        *("set_ownership", "plug_vifs", "unplug_vifs", "set_pins"),
+        *("live_migration", "abort_job", "set_max_downtime", "start_postcopy", "suspend", "resume"),
+    }
 )
 
 

@@ -50,6 +50,7 @@ from numaferry.model.migration import (
 )
 from numaferry.model.observed import ObservedUse
 from numaferry.model.placement import Misfit, Placement, Shortage
+from numaferry.model.policy import MigrationPolicy, OnTimeout, PolicyWish, PostCopy, policy_of
 
 __all__ = [
     "BASE_PAGE_SIZE_KIB",
@@ -76,11 +77,13 @@ __all__ = [
     "MigrateCall",
     "Migration",
     "MigrationContext",
+    "MigrationPolicy",
     "MigrationStatus",
     "MigrationType",
     "Misfit",
     "NumaRequest",
     "ObservedUse",
+    "OnTimeout",
     "Ownership",
     "PagePool",
     "PageUsage",
@@ -88,6 +91,8 @@ __all__ = [
     "PciDevice",
     "PciRequest",
     "Placement",
+    "PolicyWish",
+    "PostCopy",
     "Promise",
     "ReservedPages",
     "Shortage",
@@ -96,6 +101,7 @@ __all__ = [
     "VifKind",
     "XmlKind",
     "mutated_migration_context",
+    "policy_of",
     "union",
     "version_text",
 ]

@@ -10,6 +10,7 @@ import enum
 import attrs
 
 from numaferry.model.cpuset import CpuSet  # noqa: TC001  (cattrs reads the annotations when it runs)
+from numaferry.model.policy import MigrationPolicy
 
 #: Namespace of our element in a domain's metadata, and the prefix it is written with.
 METADATA_URI = "urn:numaferry:domain:1"
@@ -99,7 +100,17 @@ class JobInfo:
     memory_dirty_rate: int = 0
     memory_page_size_bytes: int = 0
     memory_iteration: int = 0
+    #: The pause at the switch: expected while the job runs, measured once it has ended.
     downtime_ms: int = 0
+    setup_ms: int = 0
+    disk_total_bytes: int = 0
+    disk_processed_bytes: int = 0
+    disk_remaining_bytes: int = 0
+    disk_bps: int = 0
+    #: Percent of the guest's CPU time that auto-converge takes now.
+    auto_converge_throttle: int = 0
+    #: Pages that the destination has asked for in post-copy.
+    postcopy_requests: int = 0
     #: Set for the statistics of a job that has ended.
     completed: bool = False
 
@@ -120,4 +131,4 @@ class MigrateCall:
     dest_xml: str = attrs.field(repr=False)
     #: None for a transient domain, which stays transient.
     persistent_xml: str | None = attrs.field(repr=False, default=None)
-    bandwidth_mib_s: int = 0
+    policy: MigrationPolicy = attrs.field(factory=MigrationPolicy)

@@ -114,6 +114,28 @@ class Hypervisor(Protocol):
         """
         ...
 
+    def set_max_downtime(self, uuid: str, downtime_ms: int) -> None:
+        """Let the running job switch once its expected pause is no longer than this.
+
+        Without a job nothing happens (it has just ended).
+        """
+        ...
+
+    def start_postcopy(self, uuid: str) -> None:
+        """Switch the running job, begun with post-copy allowed, to post-copy; there is no way back from it.
+
+        Raises HypervisorError where the job was not begun so, or has made no pass over the memory yet.
+        """
+        ...
+
+    def suspend(self, uuid: str) -> None:
+        """Pause the guest of a running job, so that the job can end: libvirt runs it again on the destination.
+
+        Only a person's word or the policy's timeout asks for it. Raises HypervisorError without a job: a guest that
+        is not on its way is never paused.
+        """
+        ...
+
     def resume(self, uuid: str) -> None:
         """Let a paused domain run; a running one is left alone, one that is off refused. Raises NotFound."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from numaferry.errors import HypervisorError, NotFound
@@ -151,10 +152,28 @@ class LibvirtHypervisor(ClosesOnExit):
 
     def abort_job(self, uuid: str) -> None:
         """Give up the domain's job; without one nothing happens."""
-        try:
-            self._on(self._connections.control, "abort_job", uuid, jobs.abort)
-        except NotFound:  # it has left: the job ended before it could be aborted
-            return
+        self._to_job("abort_job", uuid, jobs.abort)
+
+    def set_max_downtime(self, uuid: str, downtime_ms: int) -> None:
+        """Set the limit of the pause at the switch; without a job nothing happens."""
+        self._to_job(
+            "set_max_downtime",
+            uuid,
+            lambda domain: jobs.while_running(domain, lambda: domain.migrateSetMaxDowntime(downtime_ms)),
+        )
+
+    def start_postcopy(self, uuid: str) -> None:
+        """Switch the running job to post-copy."""
+        self._on(self._connections.control, "start_postcopy", uuid, lambda domain: domain.migrateStartPostCopy())
+
+    def suspend(self, uuid: str) -> None:
+        """Pause the guest of a running job."""
+        self._on(self._connections.control, "suspend", uuid, jobs.suspend)
+
+    def _to_job(self, what: str, uuid: str, work: Callable[[libvirt.virDomain], object]) -> None:
+        """Do something to a job; a domain that has left has ended its job before that."""
+        with suppress(NotFound):
+            self._on(self._connections.control, what, uuid, work)
 
 
 def live_migration(connection: Connection, call: MigrateCall) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from numaferry.model import JobInfo
+from numaferry.errors import HypervisorError
+from numaferry.model import JobInfo, PostCopy
 from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.connection import libvirt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from numaferry.model import MigrateCall
+    from numaferry.model import MigrateCall, MigrationPolicy
 
 #: JobInfo field → key of virDomainGetJobStats.
 _FIELDS: Mapping[str, str] = {
@@ -24,6 +25,13 @@ _FIELDS: Mapping[str, str] = {
     "memory_page_size_bytes": "memory_page_size",
     "memory_iteration": "memory_iteration",
     "downtime_ms": "downtime",
+    "setup_ms": "setup_time",
+    "disk_total_bytes": "disk_total",
+    "disk_processed_bytes": "disk_processed",
+    "disk_remaining_bytes": "disk_remaining",
+    "disk_bps": "disk_bps",
+    "auto_converge_throttle": "auto_converge_throttle",
+    "postcopy_requests": "memory_postcopy_requests",
 }
 
 #: VIR_MIGRATE_CHANGE_PROTECTION is not asked for: libvirt uses it by itself wherever both sides know it.
@@ -52,9 +60,37 @@ def migrate_arguments(call: MigrateCall) -> tuple[dict[str, Any], int]:
         flags |= _FLAGS_PERSISTENT
     if call.migrate_uri:
         parameters[libvirt.VIR_MIGRATE_PARAM_URI] = call.migrate_uri
-    if call.bandwidth_mib_s:
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = call.bandwidth_mib_s
-    return parameters, flags
+    chosen, more = policy_arguments(call.policy)
+    return parameters | chosen, flags | more
+
+
+def policy_arguments(policy: MigrationPolicy) -> tuple[dict[str, Any], int]:
+    """Return the typed parameters and flags that a policy asks for; what it leaves open is libvirt's or QEMU's own."""
+    wanted = {
+        libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: policy.bandwidth_mib_s,
+        libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY: policy.bandwidth_postcopy_mib_s,
+        libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS: policy.parallel_connections,
+        libvirt.VIR_MIGRATE_PARAM_COMPRESSION: policy.compression,
+        libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL: policy.auto_converge and policy.auto_converge_initial,
+        libvirt.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT: policy.auto_converge and policy.auto_converge_increment,
+    }
+    flags = {
+        libvirt.VIR_MIGRATE_AUTO_CONVERGE: policy.auto_converge,
+        libvirt.VIR_MIGRATE_POSTCOPY: policy.post_copy is not PostCopy.NEVER,
+        libvirt.VIR_MIGRATE_PARALLEL: policy.parallel_connections > 0,
+        libvirt.VIR_MIGRATE_COMPRESSED: bool(policy.compression),
+        libvirt.VIR_MIGRATE_TLS: policy.tls,
+    }
+    return {name: value for name, value in wanted.items() if value}, sum(flag for flag, on in flags.items() if on)
+
+
+def while_running(domain: libvirt.virDomain, work: Callable[[], object]) -> None:
+    """Do something to a running job; where it has just ended nothing happens."""
+    try:
+        work()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or read_job(domain) is not None:
+            raise
 
 
 def secrets_in(*xmls: str | None) -> tuple[str, ...]:
@@ -92,8 +128,15 @@ def read_completed_job(domain: libvirt.virDomain) -> JobInfo | None:
 
 def abort(domain: libvirt.virDomain) -> None:
     """Abort the job; where there is none (any more) nothing happens."""
-    try:
-        domain.abortJob()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or read_job(domain) is not None:
-            raise
+    while_running(domain, domain.abortJob)
+
+
+def suspend(domain: libvirt.virDomain) -> None:
+    """Pause the guest of a running migration; one that is paused already is left alone. Raises where no job runs."""
+    if read_job(domain) is None:
+        raise HypervisorError(
+            f"domain {domain.name()} is under no migration job, so it is not paused",
+            hint="the job has just ended: look again",
+        )
+    if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+        domain.suspend()

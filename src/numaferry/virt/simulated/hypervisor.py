@@ -274,6 +274,43 @@ class SimulatedHypervisor(ClosesOnExit):
 
         self._call("abort_job", abort, uuid)
 
+    def _own_job(self, uuid: str) -> MigrationJob | None:
+        """Return the running job that leaves this host, or None."""
+        job = self._fleet.jobs.get(uuid)
+        return job if job is not None and not job.ended and job.source is self._host else None
+
+    def set_max_downtime(self, uuid: str, downtime_ms: int) -> None:
+        """Set the limit of the pause at the switch; without a job nothing happens."""
+
+        def limit() -> None:
+            if (job := self._own_job(uuid)) is not None:
+                job.max_downtime_s = downtime_ms / 1000
+
+        self._call("set_max_downtime", limit, uuid)
+
+    def start_postcopy(self, uuid: str) -> None:
+        """Switch the running job to post-copy."""
+
+        def switch() -> None:
+            job = self._own_job(uuid)
+            if job is None:
+                raise self._refuse("Requested operation is not valid: domain is not being migrated")
+            job.switch_to_postcopy()
+
+        self._call("start_postcopy", switch, uuid)
+
+    def suspend(self, uuid: str) -> None:
+        """Pause the guest of a running job."""
+
+        def pause() -> None:
+            domain = self._find(uuid)
+            if self._own_job(uuid) is None:
+                raise self._refuse(f"domain {domain.name} is under no migration job, so it is not paused")
+            if domain.running:
+                domain.state, domain.reason = DomainState.PAUSED, "user"
+
+        self._call("suspend", pause, uuid)
+
 
 def _see(domain: SimDomain) -> DomainSeen:
     xml = _xml(domain, XmlKind.LIVE)

@@ -9,7 +9,7 @@ import enum
 from typing import TYPE_CHECKING, ClassVar
 
 from numaferry.errors import HypervisorError, NotFound
-from numaferry.model import DomainState, JobInfo
+from numaferry.model import DomainState, JobInfo, PostCopy
 from numaferry.virt.simulated.faults import Event
 from numaferry.virt.simulated.guest_xml import abi_difference, read_config, without_id
 
@@ -24,6 +24,8 @@ PAGE_BYTES = 4096
 MIB = 1024 * 1024
 #: QEMU's default downtime limit.
 MAX_DOWNTIME_S = 0.3
+#: QEMU's defaults for auto-converge, in percent (cpu-throttle-initial, cpu-throttle-increment, max-cpu-throttle).
+THROTTLE_INITIAL, THROTTLE_INCREMENT, THROTTLE_MAX = 20, 10, 99
 #: After this long on the clock a job that does not converge ends, so that no test hangs.
 PATIENCE_S = 600.0
 
@@ -70,7 +72,11 @@ class MigrationJob:
         self.processed_bytes = 0
         self.iteration = 0
         self.dirty_bytes_s = fleet.dirty_mib_s.get(call.uuid, 0) * MIB
-        self.bandwidth_bytes_s = (call.bandwidth_mib_s or fleet.bandwidth_mib_s) * MIB
+        self.bandwidth_bytes_s = (call.policy.bandwidth_mib_s or fleet.bandwidth_mib_s) * MIB
+        self.max_downtime_s = MAX_DOWNTIME_S
+        self.postcopy = False
+        #: Percent of its CPU time that the guest is denied.
+        self.throttle = 0
         self.started_at = fleet.now_s
         self.paused_at: float | None = None
         self.lost_at: float | None = None
@@ -116,10 +122,11 @@ class MigrationJob:
             memory_processed_bytes=self.processed_bytes,
             memory_remaining_bytes=0 if self.ended else min(self.total_bytes, self.round_bytes + self.dirtied_bytes),
             memory_bps=0 if self.ended else self.bandwidth_bytes_s,
-            memory_dirty_rate=self.dirty_bytes_s // PAGE_BYTES,
+            memory_dirty_rate=self.dirty_bytes_s * (100 - self.throttle) // 100 // PAGE_BYTES,
             memory_page_size_bytes=PAGE_BYTES,
             memory_iteration=self.iteration,
             downtime_ms=round(downtime_s * 1000),
+            auto_converge_throttle=self.throttle,
             completed=self.ended,
         )
 
@@ -185,11 +192,11 @@ class MigrationJob:
         self.round_bytes -= sent
         self.processed_bytes += sent
         if domain.running:
-            dirtied = int(self.dirty_bytes_s * self.fleet.tick_s)
+            dirtied = int(self.dirty_bytes_s * self.fleet.tick_s * (100 - self.throttle) / 100)
             self.dirtied_bytes = min(self.total_bytes, self.dirtied_bytes + dirtied)
         if self.round_bytes:
             return
-        if self.dirtied_bytes <= self.bandwidth_bytes_s * MAX_DOWNTIME_S:
+        if self.dirtied_bytes <= self.bandwidth_bytes_s * self.max_downtime_s:
             self.processed_bytes += self.dirtied_bytes
             self.dirtied_bytes = 0
             self.paused_at = self.fleet.now_s
@@ -198,6 +205,17 @@ class MigrationJob:
         else:
             self.round_bytes, self.dirtied_bytes = self.dirtied_bytes, 0
             self.iteration += 1
+            self._throttle()
+
+    def _throttle(self) -> None:
+        """Deny the guest more CPU time with each pass that gained nothing, as QEMU's auto-converge does."""
+        policy = self.call.policy
+        if policy.auto_converge:
+            more = policy.auto_converge_increment or THROTTLE_INCREMENT
+            self.throttle = min(
+                THROTTLE_MAX,
+                self.throttle + more if self.throttle else policy.auto_converge_initial or THROTTLE_INITIAL,
+            )
 
     def _finish(self) -> None:
         if self._lost():
@@ -220,6 +238,23 @@ class MigrationJob:
             self.source.end(self.call.uuid, "migrated")
         self._end()
         self.fleet.completed[self.dest.name, self.call.uuid] = self.info()
+
+    def switch_to_postcopy(self) -> None:
+        """Let the guest run on the destination now, its memory following; raises HypervisorError as libvirt does."""
+        if self.call.policy.post_copy is PostCopy.NEVER:
+            raise HypervisorError(
+                "operation failed: Post-copy migration is not allowed for this job", hint="begin it with post-copy"
+            )
+        if self.phase is not Phase.PERFORM or self.iteration < 1:
+            raise HypervisorError("Requested operation is not valid: the job has not begun to copy", hint="wait")
+        domain, incoming = self.domain, self.dest.domains.get(self.call.uuid)
+        if domain is None or incoming is None:
+            raise HypervisorError("Requested operation is not valid: domain is not running", hint="look again")
+        self.postcopy, self.paused_at = True, self.fleet.now_s
+        domain.state, domain.reason = DomainState.PAUSED, "post-copy"
+        incoming.state, incoming.reason = DomainState.RUNNING, "post-copy"
+        self.round_bytes, self.dirtied_bytes = self.round_bytes + self.dirtied_bytes, 0
+        self.fleet.tell(f"{self.source.name} to {self.dest.name}: post-copy")
 
     def fail(self, text: str) -> None:
         """End without success: the destination's half-started guest is killed, the source's goes on running."""

@@ -1,0 +1,165 @@
+"""How a job is made to converge: a schedule as data, and what it says of the job at this moment. Pure.
+
+Steps are taken by iteration (a pass over the memory), not by the clock: a pass is what shows whether the last step
+helped (oVirt's vdsm keeps such a table; KubeVirt VEP 291). Two things go by the clock: a job that moves no byte, and
+the time within which the whole has to end.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from numaferry.model import OnTimeout, PostCopy
+
+if TYPE_CHECKING:
+    from numaferry.model import JobInfo, MigrationPolicy
+
+#: Passes without a new low of what remains, after which a job is called stalled.
+STALLED_AFTER: Final = 3
+_MIB: Final = 1 << 20
+
+
+class Action(enum.StrEnum):
+    """What the schedule may ask of the hypervisor."""
+
+    MAX_DOWNTIME = "raise the downtime limit"
+    POST_COPY = "switch to post-copy"
+    PAUSE = "pause the guest"
+    ABORT = "abort"
+
+
+@attrs.frozen(slots=True)
+class Turn:
+    """One row of a schedule: at this iteration, this is done, and why."""
+
+    iteration: int
+    action: Action
+    why: str
+    #: MAX_DOWNTIME: the limit in milliseconds; else 0.
+    value: int = 0
+
+
+def schedule(policy: MigrationPolicy) -> tuple[Turn, ...]:
+    """Return what is done at which iteration under a policy, ordered by iteration.
+
+    The downtime limit grows linearly to its end, a step for each pass; post-copy, where it is automatic, begins after
+    the passes that the policy names. Throttling is QEMU's own and needs no row.
+    """
+    steps = max(1, policy.downtime_steps)
+    turns = [
+        Turn(
+            at,
+            Action.MAX_DOWNTIME,
+            f"step {at} of {steps}, the limit is {policy.downtime_ms} ms in the end",
+            -(-policy.downtime_ms * at // steps),
+        )
+        for at in range(1, steps + 1)
+    ]
+    if policy.post_copy is PostCopy.AUTOMATIC:
+        after = policy.post_copy_after_iterations
+        turns.append(Turn(after + 1, Action.POST_COPY, f"{after} passes over the memory did not end it"))
+    return tuple(sorted(turns, key=lambda turn: turn.iteration))
+
+
+@attrs.frozen(slots=True)
+class Course:
+    """How a job has gone so far; `observe` returns the next one."""
+
+    #: The iteration that was seen first: libvirt may count on from a job that was cancelled.
+    first_iteration: int | None = None
+    iteration: int = 0
+    processed_bytes: int = -1
+    moved_at_s: float = 0.0
+    began_at_s: float = 0.0
+    #: The least that remained at the end of a pass, and the pass in which it did.
+    low_bytes: int = -1
+    low_iteration: int = 0
+    #: How many rows of the schedule have been done.
+    done: int = 0
+    #: The end was forced (post-copy or pause): nothing more is scheduled.
+    forced: bool = False
+
+    @property
+    def stalled_since(self) -> int:
+        """The pass since which nothing was gained, 0 where there is none."""
+        lost = self.iteration - self.low_iteration
+        return self.low_iteration + 1 if self.low_bytes >= 0 and lost >= STALLED_AFTER else 0
+
+    def observe(self, job: JobInfo, now_s: float) -> Course:
+        """Return the course with one more look at the job."""
+        first = self.first_iteration
+        if first is None:
+            first = max(0, job.memory_iteration - 1)
+            began = moved = now_s
+        else:
+            began, moved = self.began_at_s, self.moved_at_s
+        processed = job.memory_processed_bytes + job.disk_processed_bytes
+        iteration = job.memory_iteration - first
+        low, at = self.low_bytes, self.low_iteration
+        if job.memory_total_bytes and (low < 0 or job.memory_remaining_bytes < low):
+            low, at = job.memory_remaining_bytes, iteration
+        return attrs.evolve(
+            self,
+            first_iteration=first,
+            iteration=iteration,
+            processed_bytes=processed,
+            moved_at_s=now_s if processed != self.processed_bytes else moved,
+            began_at_s=began,
+            low_bytes=low,
+            low_iteration=at,
+        )
+
+
+@attrs.frozen(slots=True)
+class Advice:
+    """What is to be done now, each with its sentence, and the course after it."""
+
+    turns: tuple[Turn, ...]
+    course: Course
+
+
+def advise(policy: MigrationPolicy, memory_kib: int, course: Course, now_s: float) -> Advice:
+    """Return the rows of the schedule that are due, or what a clock demands; pure.
+
+    A forced end has no further rows; what was given up is not scheduled any more either.
+    """
+    if course.forced:
+        return Advice((), course)
+    if (turn := _by_the_clock(policy, memory_kib, course, now_s)) is not None:
+        return Advice((turn,), attrs.evolve(course, forced=True))
+    due = [turn for turn in schedule(policy)[course.done :] if turn.iteration <= course.iteration]
+    forced = any(turn.action is not Action.MAX_DOWNTIME for turn in due)
+    # of several limits that are due at once only the last one counts
+    limits = [turn for turn in due if turn.action is Action.MAX_DOWNTIME][-1:]
+    others = [turn for turn in due if turn.action is not Action.MAX_DOWNTIME]
+    return Advice((*limits, *others), attrs.evolve(course, done=course.done + len(due), forced=forced))
+
+
+def _by_the_clock(policy: MigrationPolicy, memory_kib: int, course: Course, now_s: float) -> Turn | None:
+    """Return what has to be done because time is up, or None."""
+    if course.first_iteration is None:
+        return None
+    still_s = now_s - course.moved_at_s
+    if policy.stall_timeout_s and still_s >= policy.stall_timeout_s:
+        return Turn(course.iteration, Action.ABORT, f"no byte was moved for {still_s:.0f} s")
+    limit_s = policy.timeout_s(memory_kib)
+    took_s = now_s - course.began_at_s
+    if not limit_s or took_s < limit_s:
+        return None
+    why = f"it has not ended in {limit_s} s"
+    action = {
+        OnTimeout.ABORT: Action.ABORT,
+        OnTimeout.POST_COPY: Action.POST_COPY,
+        OnTimeout.PAUSE: Action.PAUSE,
+    }[policy.on_timeout]
+    return Turn(course.iteration, action, why)
+
+
+def told(turn: Turn, course: Course) -> str:
+    """Return the sentence of the event for a row that is done."""
+    what = f"{turn.action} to {turn.value} ms" if turn.action is Action.MAX_DOWNTIME else str(turn.action)
+    left = f", {course.low_bytes // _MIB} MiB left at best" if course.low_bytes >= 0 else ""
+    return f"iteration {course.iteration}: {what}: {turn.why}{left}"
