@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 
 from numaferry.ledger import schema
 from numaferry.ledger.store import Store
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from numaferry.model import Migration
+
+
+_WRITE = insert(schema.event).values(at=schema.epoch_now())
+_WRITTEN = select(schema.event.c.id).where(schema.event.c.key == bindparam("key"))
 
 
 @attrs.frozen(slots=True)
@@ -41,22 +45,20 @@ def write_event(
     key: str | None = None,
 ) -> None:
     """Add one event to the running transaction; `key` is what `written` is asked for after a lost answer."""
-    connection.execute(
-        insert(schema.event).values(
-            at=schema.epoch_now(),
-            kind=kind,
-            sentence=sentence,
-            host=host,
-            instance_uuid=instance_uuid,
-            migration_id=migration_id,
-            key=key,
-        )
-    )
+    row = {
+        "kind": kind,
+        "sentence": sentence,
+        "host": host,
+        "instance_uuid": instance_uuid,
+        "migration_id": migration_id,
+        "key": key,
+    }
+    connection.execute(_WRITE, row)
 
 
 def written(connection: Connection, key: str) -> bool:
     """Tell whether the event of this key is there: then the transaction that wrote it was committed."""
-    return connection.execute(select(schema.event.c.id).where(schema.event.c.key == key)).first() is not None
+    return connection.execute(_WRITTEN, {"key": key}).first() is not None
 
 
 def write_migration_event(

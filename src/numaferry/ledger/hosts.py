@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from numaferry.errors import Conflict, InvalidInput, NotConfirmed, NotFound
 from numaferry.ledger import schema
@@ -15,17 +15,20 @@ from numaferry.ledger.amounts import capacities
 from numaferry.ledger.events import write_event, written
 from numaferry.ledger.observations import replace_observed
 from numaferry.ledger.rows import config_of, facts_of
-from numaferry.ledger.store import Store, lock, writes
+from numaferry.ledger.store import Store, writes
 from numaferry.model import IN_PROGRESS, HostConfig, HostFacts, ObservedUse
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
     from numaferry.ledger.rows import AnyRow
 
+_BY_NAME = select(schema.host).where(schema.host.c.name == bindparam("name"))
+#: SQLite has one writer, and no such words.
+_BY_NAME_LOCKED = _BY_NAME.with_for_update()
 REACHABLE = "reachable"
 UNREACHABLE = "unreachable"
 QUARANTINED = "quarantined"
@@ -83,7 +86,16 @@ def _record(row: AnyRow) -> HostRecord:
 
 def load_host(connection: Connection, name: str) -> HostRecord:
     """Return the host of this name; raises NotFound that lists the known ones."""
-    row = connection.execute(select(schema.host).where(schema.host.c.name == name)).one_or_none()
+    return _found(connection, name, _BY_NAME)
+
+
+def load_locked_host(connection: Connection, name: str) -> HostRecord:
+    """Return a host that nobody else changes before this transaction ends; raises NotFound."""
+    return _found(connection, name, _BY_NAME_LOCKED)
+
+
+def _found(connection: Connection, name: str, query: Select[Any]) -> HostRecord:
+    row = connection.execute(query, {"name": name}).one_or_none()
     if row is None:
         known = connection.execute(select(schema.host.c.name).order_by(schema.host.c.name)).scalars().all()
         raise NotFound(
@@ -91,12 +103,6 @@ def load_host(connection: Connection, name: str) -> HostRecord:
             hint=f"known hosts: {', '.join(known)}" if known else "add one: numaferry host add URI",
         )
     return _record(row)
-
-
-def load_locked_host(connection: Connection, name: str) -> HostRecord:
-    """Return a host that nobody else changes before this transaction ends; raises NotFound."""
-    lock(connection, schema.host, schema.host.c.name == name)
-    return load_host(connection, name)
 
 
 def refuse_quarantined(record: HostRecord) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, bindparam, func, select
 
 from numaferry.errors import Ambiguous, NotFound
 from numaferry.ledger import schema
 from numaferry.ledger.rows import instance_of
 from numaferry.ledger.store import Store, lock
-from numaferry.model import IN_PROGRESS, Instance, MigrationContext
+from numaferry.model import Instance, MigrationContext
 from numaferry.model.codec import loads
 
 if TYPE_CHECKING:
@@ -46,18 +46,20 @@ SELECTION = (
         _MOVE_CLAIM,
         and_(_MOVE_CLAIM.c.instance_uuid == _INSTANCE.uuid, _MOVE_CLAIM.c.id != _INSTANCE.current_claim),
     )
-    .outerjoin(schema.migration, and_(_MOVE.id == _MOVE_CLAIM.c.migration_id, _MOVE.status.in_(sorted(IN_PROGRESS))))
+    .outerjoin(schema.migration, and_(_MOVE.id == _MOVE_CLAIM.c.migration_id, schema.MOVING))
     .order_by(_INSTANCE.name, _INSTANCE.uuid)
 )
+_BY_UUID = SELECTION.where(_INSTANCE.uuid == bindparam("uuid"))
 
 
-def _instance(row: AnyRow) -> Instance:
+def instance_from(row: AnyRow) -> Instance:
+    """Build an instance from its joined row (`SELECTION`)."""
     return instance_of(row, loads(row.context_json, MigrationContext) if row.context_json else None)
 
 
 def find_row(connection: Connection, uuid: str) -> AnyRow | None:
     """Return the joined row of this UUID, or None."""
-    return connection.execute(SELECTION.where(_INSTANCE.uuid == uuid)).one_or_none()
+    return connection.execute(_BY_UUID, {"uuid": uuid}).one_or_none()
 
 
 def load_row(connection: Connection, uuid: str) -> AnyRow:
@@ -76,7 +78,7 @@ def load_locked_row(connection: Connection, uuid: str) -> AnyRow:
 
 def load_instance(connection: Connection, uuid: str) -> Instance:
     """Return the instance of this UUID; raises NotFound."""
-    return _instance(load_row(connection, uuid))
+    return instance_from(load_row(connection, uuid))
 
 
 class InstanceStore(Store):
@@ -86,13 +88,13 @@ class InstanceStore(Store):
         """Return all instances, or those that run on a host by the ledger; ordered by name."""
         query = SELECTION if host is None else SELECTION.where(_HOST.name == host)
         with self._read() as connection:
-            return tuple(map(_instance, connection.execute(query)))
+            return tuple(map(instance_from, connection.execute(query)))
 
     def instance_by_uuid(self, uuid: str) -> Instance | None:
         """Return the instance of exactly this UUID, or None."""
         with self._read() as connection:
             row = find_row(connection, uuid)
-            return _instance(row) if row is not None else None
+            return instance_from(row) if row is not None else None
 
     def instance(self, ref: str) -> Instance:
         """Return the instance of this UUID, name, or beginning of a UUID, tried in this order.
@@ -110,5 +112,5 @@ class InstanceStore(Store):
                     found = ", ".join(f"{row.uuid} ({row.name} on {row.host_name})" for row in rows)
                     raise Ambiguous(f"{ref!r} fits {len(rows)} instances: {found}", hint="use the whole UUID")
                 if rows:
-                    return _instance(rows[0])
+                    return instance_from(rows[0])
         raise NotFound(f"no instance {ref!r} in the ledger", hint="numaferry instance list shows them; adopt it first")

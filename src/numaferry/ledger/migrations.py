@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, or_, select, update
 
 from numaferry.errors import Ambiguous, Conflict, InvalidInput, NotFound, TakenOver
 from numaferry.ledger import schema
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sqlalchemy import Connection
+
+    from numaferry.ledger.rows import AnyRow
 
 _TABLE = schema.migration.c
 #: A number of as many digits is no migration's: the column has 32 bits.
@@ -38,15 +40,24 @@ class _Change:
     key: str
 
 
+_BY_ID = select(schema.migration).where(_TABLE.id == bindparam("id"))
+_BY_UUID = select(schema.migration).where(_TABLE.uuid == bindparam("uuid"))
+_MOVES_IT = (_TABLE.instance_uuid == bindparam("instance_uuid")) & schema.MOVING
+_MOVING = select(schema.migration).where(_MOVES_IT)
+_THIS_OR_MOVING = select(schema.migration).where(or_(_TABLE.uuid == bindparam("uuid"), _MOVES_IT))
+
+
 def find_migration(connection: Connection, ref: int | str) -> Migration | None:
     """Return the migration of this id, UUID or beginning of a UUID, or None; raises Ambiguous."""
     text = str(ref)
     if text.isdecimal() and len(text) < LONGEST_ID:
-        row = connection.execute(select(schema.migration).where(_TABLE.id == int(text))).one_or_none()
+        row = connection.execute(_BY_ID, {"id": int(text)}).one_or_none()
         if row is not None or isinstance(ref, int):
             return migration_of(row) if row is not None else None
     if isinstance(ref, int):
         return None
+    if (row := connection.execute(_BY_UUID, {"uuid": text}).one_or_none()) is not None:
+        return migration_of(row)
     rows = connection.execute(select(schema.migration).where(_TABLE.uuid.startswith(text, autoescape=True))).all()
     if len(rows) > 1:
         found = ", ".join(f"{row.id} ({row.uuid})" for row in rows)
@@ -85,16 +96,27 @@ def refuse_stale(migration: Migration, token: int | None) -> None:
 
 def refuse_in_progress(connection: Connection, instance_uuid: str, name: str) -> None:
     """Raise Conflict while the instance is being moved."""
-    row = connection.execute(
-        select(_TABLE.id, _TABLE.status, _TABLE.dest).where(
-            _TABLE.instance_uuid == instance_uuid, _TABLE.status.in_(sorted(IN_PROGRESS))
-        )
-    ).first()
+    row = connection.execute(_MOVING, {"instance_uuid": instance_uuid}).first()
     if row is not None:
-        raise Conflict(
-            f"{name} is being moved to {row.dest} by migration {row.id} ({row.status})",
-            hint=f"wait for it, or: numaferry migration abort {row.id}",
-        )
+        raise _being_moved(row, name)
+
+
+def made_before(connection: Connection, uuid: str, instance_uuid: str, name: str) -> Migration | None:
+    """Return the migration of this UUID if there is one; raises Conflict while the instance is moved by another."""
+    rows = connection.execute(_THIS_OR_MOVING, {"uuid": uuid, "instance_uuid": instance_uuid}).all()
+    for row in rows:
+        if row.uuid == uuid:
+            return migration_of(row)
+    if rows:
+        raise _being_moved(rows[0], name)
+    return None
+
+
+def _being_moved(row: AnyRow, name: str) -> Conflict:
+    return Conflict(
+        f"{name} is being moved to {row.dest} by migration {row.id} ({row.status})",
+        hint=f"wait for it, or: numaferry migration abort {row.id}",
+    )
 
 
 class MigrationStore(Store):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import insert, select
+from sqlalchemy import Float, bindparam, insert, select
 
 from numaferry.errors import Conflict, LedgerError, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
@@ -22,9 +22,10 @@ from numaferry.ledger.claim_rows import ClaimRows, insert_claim
 from numaferry.ledger.devices import chosen_devices
 from numaferry.ledger.events import write_migration_event
 from numaferry.ledger.hosts import HostRecord, load_host
-from numaferry.ledger.instances import load_instance, load_locked_row
-from numaferry.ledger.migrations import find_migration, load_migration, refuse_in_progress
+from numaferry.ledger.instances import instance_from, load_instance, load_locked_row
+from numaferry.ledger.migrations import made_before
 from numaferry.ledger.names import device_name
+from numaferry.ledger.rows import migration_of
 from numaferry.ledger.store import Store, writes
 from numaferry.model import (
     CpuSet,
@@ -43,6 +44,13 @@ from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+_ACCEPT = (
+    insert(schema.migration)
+    .values(created_at=schema.epoch_now(), updated_at=schema.epoch_now())
+    .returning(*schema.migration.c)
+)
+_ACCEPT_DRIVEN = _ACCEPT.values(lease_until=schema.epoch_now() + bindparam("lease_s", type_=Float))
 
 #: The guest's links as they are on a host: the macvtap parent or bridge that carries the same physical network there.
 Links = Callable[[HostRecord], tuple[Vif, ...]]
@@ -147,10 +155,9 @@ class MoveStore(Store):
     ) -> MoveClaim:
         """Claim for a move or a re-pin; once per migration UUID."""
         row = load_locked_row(connection, instance_uuid)
-        if (made := find_migration(connection, wish.uuid)) is not None:
+        if (made := made_before(connection, wish.uuid, instance_uuid, row.name)) is not None:
             return _made(connection, made)
-        refuse_in_progress(connection, instance_uuid, row.name)
-        instance = load_instance(connection, instance_uuid)
+        instance = instance_from(row)
         if wish.kind is MigrationType.REPIN:
             candidates = (instance.host,)
         misfits: list[Misfit] = []
@@ -196,7 +203,7 @@ def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _W
     write_migration_event(
         connection, migration, "move-claimed", f"migration {migration.id} of {instance.name} accepted: {where}"
     )
-    return MoveClaim(rows.id, migration, load_instance(connection, instance.uuid), choice.placement)
+    return MoveClaim(rows.id, migration, attrs.evolve(instance, migration_context=choice.context), choice.placement)
 
 
 def _consider(connection: Connection, name: str, instance: Instance, wish: _Wish) -> _Choice | Misfit:
@@ -233,25 +240,20 @@ def _consider(connection: Connection, name: str, instance: Instance, wish: _Wish
 def _insert_migration(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish) -> Migration:
     """Insert the migration as accepted, with the first lease where somebody drives it."""
     driven = bool(wish.columns["controller"])
-    inserted = connection.execute(
-        insert(schema.migration)
-        .values(
-            **wish.columns,
-            uuid=wish.uuid,
-            instance_uuid=instance.uuid,
-            source=instance.host,
-            dest=choice.record.name,
-            status=str(MigrationStatus.ACCEPTED),
-            context_json=dumps(choice.context),
-            created_at=schema.epoch_now(),
-            updated_at=schema.epoch_now(),
-            migration_type=str(wish.kind),
-            token=int(driven),
-            lease_until=schema.epoch_now() + wish.lease_s if driven else 0.0,
-        )
-        .returning(schema.migration.c.id)
-    )
-    return load_migration(connection, inserted.scalar_one())
+    row = {
+        **wish.columns,
+        "uuid": wish.uuid,
+        "instance_uuid": instance.uuid,
+        "source": instance.host,
+        "dest": choice.record.name,
+        "status": str(MigrationStatus.ACCEPTED),
+        "context_json": dumps(choice.context),
+        "migration_type": str(wish.kind),
+        "token": int(driven),
+        **({"lease_s": wish.lease_s} if driven else {"lease_until": 0.0}),
+    }
+    inserted = connection.execute(_ACCEPT_DRIVEN if driven else _ACCEPT, row)
+    return migration_of(inserted.one(), choice.context)
 
 
 def _move_rows(choice: _Choice, migration: Migration, *, slot: int) -> ClaimRows:
@@ -272,4 +274,5 @@ def _move_rows(choice: _Choice, migration: Migration, *, slot: int) -> ClaimRows
         devices=tuple(map(device_name, context.new_pci_devices)),
         vifs=context.new_vifs,
         migration_id=migration.id,
+        beside=migration.migration_type is MigrationType.REPIN,
     )

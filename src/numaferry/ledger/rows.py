@@ -61,9 +61,15 @@ def device_of(text: str) -> PciDevice:
     return loads(text, PciDevice)
 
 
+@lru_cache(maxsize=16384)
+def _read(text: str, what: Any) -> Any:
+    """Read what is stored of a guest or of its move; kept likewise."""
+    return loads(text, what)
+
+
 def topology_of(text: str) -> InstanceNumaTopology | None:
     """Read the topology of a claim; None for a floating guest."""
-    topology: InstanceNumaTopology | None = loads(text, _TOPOLOGY)
+    topology: InstanceNumaTopology | None = _read(text, _TOPOLOGY)
     return topology
 
 
@@ -73,19 +79,19 @@ def instance_of(row: AnyRow, context: MigrationContext | None) -> Instance:
         uuid=row.uuid,
         name=row.name,
         host=row.host_name,
-        flavor=loads(row.flavor_json, Flavor),
-        request=loads(row.request_json, NumaRequest),
+        flavor=_read(row.flavor_json, Flavor),
+        request=_read(row.request_json, NumaRequest),
         numa_topology=topology_of(row.numa_topology_json),
-        pci_devices=loads(row.pci_devices_json, _DEVICES),
-        vifs=loads(row.vifs_json, _VIFS),
+        pci_devices=_read(row.pci_devices_json, _DEVICES),
+        vifs=_read(row.vifs_json, _VIFS),
         promise=Promise(row.promise),
         persistent=row.persistent,
         migration_context=context,
     )
 
 
-def migration_of(row: AnyRow) -> Migration:
-    """Build a migration from its row."""
+def migration_of(row: AnyRow, context: MigrationContext | None = None) -> Migration:
+    """Build a migration from its row; `context` is what the row has of it, where it is known already."""
     return Migration(
         id=row.id,
         uuid=row.uuid,
@@ -95,13 +101,13 @@ def migration_of(row: AnyRow) -> Migration:
         status=MigrationStatus(row.status),
         step=row.step,
         reason=row.reason,
-        context=loads(row.context_json, MigrationContext),
+        context=context or _read(row.context_json, MigrationContext),
         created_at=row.created_at,
         updated_at=row.updated_at,
         controller=row.controller,
         abort_requested=row.abort_requested,
         bandwidth_mib_s=row.bandwidth_mib_s,
-        source_memo=loads(row.source_memo_json, _MEMO),
+        source_memo=_read(row.source_memo_json, _MEMO),
         migration_type=MigrationType(row.migration_type),
         token=row.token,
         lease_until=row.lease_until,

@@ -34,6 +34,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -337,6 +338,9 @@ migration = Table(
     ),
     sqlite_autoincrement=True,
 )
+
+#: A migration is in progress: written out, since a partial index is used only where its condition is seen to hold.
+MOVING = migration.c.status.in_([literal_column(f"'{status}'") for status in sorted(IN_PROGRESS)])
 
 #: Append-only; one row with a sentence for every transition.
 event = Table(
