@@ -39,7 +39,7 @@ def lose(ledger, dialect, monkeypatch):
 
     def note(connection):
         options = connection.get_execution_options()
-        writing[0] = not (options.get("numaferry_read") or options.get("postgresql_readonly"))
+        writing[0] = not (options.get("numaferry_read") or options.get("isolation_level") == "REPEATABLE READ")
 
     event.listen(ledger._engine, "commit", note)
 

@@ -27,10 +27,11 @@ _KEEPALIVE: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-#: A transaction that waits longer for another, computes longer, or idles (its process was stopped) is ended.
+#: A transaction that waits longer for another, computes longer, or idles (its process was stopped) is ended; the last
+#: of the three first, so that who waits for a stopped process outlives it.
 LOCK_TIMEOUT_MS: Final = 15_000
 STATEMENT_TIMEOUT_MS: Final = 30_000
-IDLE_TIMEOUT_MS: Final = 15_000
+IDLE_TIMEOUT_MS: Final = 10_000
 #: Held while the schema is made or upgraded: "numaferr" in ASCII.
 SCHEMA_LOCK: Final = 0x6E756D6166657272
 
@@ -65,7 +66,7 @@ def engines(where: Location) -> tuple[Engine, Engine]:
             "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
         },
     )
-    return engine, engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return engine, engine.execution_options(isolation_level="REPEATABLE READ")
 
 
 def lock_schema(connection: Connection) -> None:
