@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from numaferry.errors import Conflict, InvalidInput, NotConfirmed, NotFound
+from numaferry.errors import Conflict, InvalidInput, NoFit, NotConfirmed, NotFound
 from numaferry.ledger import Overfull
 from numaferry.model import CpuSet, MigrationStatus, ReservedPages
 from numaferry.model.notation import parse_topology
@@ -152,6 +152,46 @@ def test_an_unreachable_host_takes_nobody_and_comes_back(fleet, make):
     assert not fleet.host("B").claimable, "what runs there now is not known yet"
     fleet.set_observed("B", [])
     assert fleet.live_migration_claim(guest.uuid, ["B"]).migration.dest == "B"
+
+
+def test_a_host_that_was_booted_is_closed_until_it_is_known_what_runs_there(fleet, make):
+    """Its uptime is lower than at the last look: what was seen to run there before is no longer true."""
+    guest = fleet.claim_instance(make.guest("db1", "A", "4-5")).instance
+    there = fleet.claim_instance(make.guest("db2", "B", "4-5")).instance
+    fleet.update_host("B", attrs.evolve(make.facts("B"), uptime_s=10_000))
+    assert fleet.host("B").state == "reachable"
+    booted = fleet.update_host("B", attrs.evolve(make.facts("B"), uptime_s=42))
+    assert (booted.state, booted.state_reason) == ("unreachable", "booted 42 s ago, and not looked at since")
+    assert not booted.claimable
+    with pytest.raises(NoFit, match="B is unreachable: booted 42 s ago"):
+        fleet.live_migration_claim(guest.uuid, ["B"])
+    fleet.update_host("B", attrs.evolve(make.facts("B"), uptime_s=60))
+    assert fleet.host("B").state == "unreachable"
+    assert fleet.instance("db2") == there, "promises outlive a boot"
+    fleet.set_observed("B", [])
+    assert fleet.host("B").claimable
+    assert fleet.live_migration_claim(guest.uuid, ["B"]).migration.dest == "B"
+    told = [event.sentence for event in fleet.events(host="B") if event.kind in {"host-booted", "host-state"}]
+    assert told == [
+        "host B was booted 42 s ago: it is discovered again before any claim",
+        "host B is reachable: looked at again",
+    ]
+
+
+@pytest.mark.parametrize(("before", "now"), [(0, 42), (10_000, 0), (10_000, 9_996), (10_000, 10_030)])
+def test_a_host_that_is_not_known_to_have_been_booted_stays_open(fleet, make, before, now):
+    """The counters may step back a little by themselves, and not every libvirt has them."""
+    for uptime_s in (before, now):
+        record = fleet.update_host("B", attrs.evolve(make.facts("B"), uptime_s=uptime_s))
+    assert record.state == "reachable"
+    assert not [event for event in fleet.events(host="B") if event.kind == "host-booted"]
+
+
+def test_a_boot_does_not_end_a_quarantine(fleet, make):
+    fleet.update_host("B", attrs.evolve(make.facts("B"), uuid="another", uptime_s=10_000))
+    assert fleet.update_host("B", attrs.evolve(make.facts("B"), uuid="another", uptime_s=42)).state == "quarantined"
+    fleet.set_observed("B", [])
+    assert fleet.host("B").state == "quarantined"
 
 
 def test_a_host_is_removed_only_without_claims_and_migrations(fleet, make):
