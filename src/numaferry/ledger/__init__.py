@@ -23,6 +23,7 @@ from numaferry.ledger.location import ledger_location
 from numaferry.ledger.migrations import MigrationStore
 from numaferry.ledger.moves import Links, MoveStore
 from numaferry.ledger.observed import ObservedStore
+from numaferry.ledger.samples import Sample, SampleStore
 from numaferry.ledger.views import HostView, Overfull, ViewStore
 from numaferry.model import ObservedUse
 
@@ -38,6 +39,7 @@ __all__ = [
     "MoveClaim",
     "ObservedUse",
     "Overfull",
+    "Sample",
     "StoredFinding",
     "move_request",
     "open_ledger",
@@ -56,6 +58,7 @@ class Ledger(
     ControllerStore,
     DeviceStore,
     EventStore,
+    SampleStore,
     FindingStore,
     ViewStore,
     CopyStore,

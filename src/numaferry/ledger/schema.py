@@ -386,6 +386,20 @@ finding = Table(
     Index("finding_by_host", "host_id"),
 )
 
+#: Looks at a migration's job, now and then; see `samples`.
+migration_sample = Table(
+    "migration_sample",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("migration_id", ForeignKey("migration.id"), nullable=False),
+    Column("at", Float, nullable=False),
+    #: The pass over the memory; it stands in `job_json` too.
+    Column("iteration", Integer, nullable=False),
+    Column("job_json", WORDS, nullable=False),
+    Column("passes_json", WORDS, nullable=False),
+    Index("migration_sample_by_migration", "migration_id", "id"),
+)
+
 
 def create_tables(connection: Connection) -> None:
     """Create every table and index in an empty database.

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _MOVING = words(IN_PROGRESS)
 _ENDED = words(set(MigrationStatus) - IN_PROGRESS)
 
+#: How many samples of its job a migration keeps, the newest, once it has ended.
+SAMPLES_OF_ENDED: Final = 20
+
 #: Code in the trigger's message → the sentence for a person.
 REFUSALS: Final = {
     "cpu-not-dedicated": "the CPU is not in the host's confirmed dedicated set",
@@ -198,6 +201,14 @@ TRIGGERS: Final = (
         "migration",
         condition="NEW.token < OLD.token",
         code="token-lowered",
+    ),
+    Trigger(
+        "migration_end_thins_samples",
+        "AFTER UPDATE OF status",
+        "migration",
+        statement=f"DELETE FROM migration_sample WHERE NEW.status IN ({_ENDED}) AND migration_id = NEW.id"
+        " AND id NOT IN (SELECT id FROM migration_sample WHERE migration_id = NEW.id"
+        f" ORDER BY id DESC LIMIT {SAMPLES_OF_ENDED})",
     ),
 )
 

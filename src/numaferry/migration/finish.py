@@ -120,3 +120,4 @@ def _tell_figures(move: Move) -> None:
     if job is not None:
         mib = job.memory_processed_bytes >> 20
         move.commit(f"libvirt counted {mib} MiB sent in {job.time_elapsed_ms} ms, downtime {job.downtime_ms} ms")
+        move.sample(job)

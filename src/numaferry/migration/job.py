@@ -65,6 +65,7 @@ class Watch:
             if job is None:
                 return False
             tools.on_progress(move.migration, job)
+            move.sample(job)
             self._tell(job)
             if move.migration.abort_requested or tools.ledger.migration(move.migration.id).abort_requested:
                 move.guard()

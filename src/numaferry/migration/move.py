@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
-from numaferry.errors import CheckFailed, HostError, HostUnreachable, NotFound
+from numaferry.errors import CheckFailed, HostError, HostUnreachable, NotFound, NumaferryError
 from numaferry.ledger.migrations import refuse_stale
+from numaferry.ledger.samples import due
 from numaferry.migration.beside import in_thread
 from numaferry.migration.evidence import Sight, Unreachable
 from numaferry.migration.lease import Lease, LeasePolicy, guarded
@@ -90,6 +91,8 @@ class Move:
     dest: HostRecord
     lease: Lease
     _hypervisors: dict[str, Hypervisor] = attrs.field(factory=dict, init=False)
+    #: The look at the job that was given to the ledger last, and when.
+    _sampled: tuple[JobInfo | None, float] = attrs.field(default=(None, 0.0), init=False)
 
     @classmethod
     def load(cls, tools: Tools, migration_id: int) -> Move:
@@ -226,6 +229,20 @@ class Move:
         )
         self.lease.renewed(began)
         self.tools.on_progress(self.migration, None)
+
+    def sample(self, job: JobInfo) -> None:
+        """Keep a look at the job in the ledger where it is due; may be called with every look.
+
+        Whatever goes wrong is passed over: nothing depends on a sample, and what is wrong is met at the next commit.
+        """
+        last, at = self._sampled
+        now = self.tools.clock()
+        if not due(job, last, now - at):
+            return
+        # before it is tried: a ledger that is away is not asked at every look
+        self._sampled = (job, now)
+        with contextlib.suppress(NumaferryError):
+            self.tools.ledger.add_sample(self.migration.id, job, token=self.lease.token)
 
     def tidy(self, what: str, work: Callable[[], T], *, reach: bool = True) -> T | None:
         """Make a call that only tidies up: tried twice, then told in an event and left to the audit.

@@ -49,6 +49,7 @@ from numaferry.model.migration import (
     mutated_migration_context,
 )
 from numaferry.model.observed import ObservedUse
+from numaferry.model.passes import Passes
 from numaferry.model.placement import Misfit, Placement, Shortage
 from numaferry.model.policy import MigrationPolicy, OnTimeout, PolicyWish, PostCopy, policy_of
 
@@ -87,6 +88,7 @@ __all__ = [
     "Ownership",
     "PagePool",
     "PageUsage",
+    "Passes",
     "PciAddress",
     "PciDevice",
     "PciRequest",

@@ -3,7 +3,7 @@
 * `migration` has a type, a fencing token and a lease. One that was made before is a live migration that nobody holds a
   lease of, so any controller may take it.
 * `claim` may be there twice for one instance and host: a re-pin.
-* `device`, `claim_device`, `claim_device_link` and `controller` are new, and empty.
+* `device`, `claim_device`, `claim_device_link`, `controller` and `migration_sample` are new, and empty.
 * `event` has a key; events that were written before have none.
 * Of a host it is known which other ledgers' guests run there; nothing was noted before.
 * The facts of a host say how long it has been up (0 until the next look), and no longer which boot it was.
@@ -48,6 +48,7 @@ def upgrade() -> None:
     op.add_column("event", Column("key", WORDS))
     op.create_index("event_key", "event", ["key"], unique=True)
     _devices()
+    _samples()
     _forget_boots()
 
 
@@ -101,6 +102,20 @@ def _devices() -> None:
             ondelete="CASCADE",
         ),
         Index("claim_device_link_by_device", "host_id", "device"),
+    )
+
+
+def _samples() -> None:
+    """Create what is kept of a job's progress."""
+    op.create_table(
+        "migration_sample",
+        Column("id", Integer, primary_key=True),
+        Column("migration_id", Integer, ForeignKey("migration.id"), nullable=False),
+        Column("at", Float, nullable=False),
+        Column("iteration", Integer, nullable=False),
+        Column("job_json", WORDS, nullable=False),
+        Column("passes_json", WORDS, nullable=False),
+        Index("migration_sample_by_migration", "migration_id", "id"),
     )
 
 
