@@ -196,6 +196,8 @@ class Move:
         """Renew the lease and read the migration again before touching a host; raises TakenOver."""
         self.lease.renew()
         self.migration = self.tools.ledger.migration(self.migration.id)
+        # between the two it may have been stopped
+        refuse_stale(self.migration, self.lease.token)
 
     def commit(
         self,
