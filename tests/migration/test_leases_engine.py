@@ -5,13 +5,14 @@ that is *stopped* is one whose clock goes on by the lease and the longest call w
 policy of one that comes when as much time has passed for the database: it may take over at once.
 """
 
+import contextlib
 import time
 
 import attrs
 import pytest
 
 from numaferry.errors import LeaseHeld, LeaseLapsed, LedgerError, LedgerUnusable, TakenOver
-from numaferry.migration.lease import CHANGING, MARGIN, Lease, LeasePolicy, guarded
+from numaferry.migration.lease import CHANGING, MARGIN, UNGUARDED, Lease, LeasePolicy, guarded
 from numaferry.migration.steps import STEPS, first_after
 from numaferry.model import MigrateCall, MigrationStatus, Ownership, XmlKind
 from numaferry.virt.port import Hypervisor
@@ -22,10 +23,10 @@ NAMES = [step.name for step in STEPS]
 POLICY = LeasePolicy()
 LATER = LeasePolicy(longest_call_s=-POLICY.ttl_s)
 DEADLINE_S = POLICY.ttl_s * (1 - MARGIN)
-#: Methods of the port that only read, `close`, and the name of the host.
+#: Methods of the port that only read, those that ask for nothing, and the name of the host.
 READING = {
     *("uri", "facts", "free_pages", "domains", "domain", "domain_xml", "thread_masks", "check_vifs"),
-    *("job", "completed_job", "close"),
+    *("job", "completed_job", "same_connection", "close"),
 }
 
 
@@ -37,7 +38,7 @@ class Wire:
 
     def __getattr__(self, name):
         value = getattr(self._hypervisor, name)
-        if not callable(value) or name == "close":
+        if not callable(value) or name in UNGUARDED:
             return value
 
         def call(*args, **kwargs):
@@ -141,14 +142,19 @@ def test_every_method_of_the_port_is_known_to_read_or_to_change():
     assert methods >= CHANGING
 
 
+def fake(methods):
+    """Return a hypervisor that has these methods, without a connection."""
+    return type("Fake", (), {"same_connection": lambda _self: contextlib.nullcontext(), **methods})()
+
+
 @pytest.mark.parametrize("method", sorted(CHANGING))
 def test_a_changing_call_reads_the_lease_right_before(site, method):
     site.guest()
     migration = site.engine().start(site.ledger.instance("db1"), "beta")
     lease = Lease.of(site.ledger, migration, 30.0, lambda: 0.0, ours=True)
     asked = []
-    fake = type("Fake", (), {name: lambda _self, name=name: asked.append(name) for name in (method, "facts")})()
-    host = guarded(fake, lambda: lease)
+    methods = {name: lambda _self, name=name: asked.append(name) for name in (method, "facts")}
+    host = guarded(fake(methods), lambda: lease)
     getattr(host, method)()
     site.taken_over(migration.id)
     with pytest.raises(TakenOver):
@@ -286,7 +292,7 @@ def test_a_call_to_a_host_while_the_ledger_is_away(site, method):
     ledger, now = Away(site.ledger), [0.0]
     lease = Lease.of(ledger, migration, POLICY.ttl_s, lambda: now[0], ours=True)
     asked = []
-    host = guarded(type("Fake", (), {method: lambda _self: asked.append(now[0])})(), lambda: lease)
+    host = guarded(fake({method: lambda _self: asked.append(now[0])}), lambda: lease)
     lease.renew()
     ledger.away = True
     for now[0] in (0.0, DEADLINE_S / 2, DEADLINE_S - 0.1):

@@ -79,6 +79,49 @@ def test_a_libvirtd_whose_workers_hang_blocked_every_caller_for_ever():
     host.close()
 
 
+class Breaks:
+    """A connection that has broken, as libvirtd closes that of a client which does not answer its keep-alive."""
+
+    def __init__(self, real):
+        self._real = real
+
+    def isAlive(self):  # noqa: N802  (the bindings' name)
+        return False
+
+    def close(self):
+        self._real.close()
+
+
+def test_a_call_that_was_decided_on_before_its_connection_broke_was_made_over_a_new_one():
+    """A controller that had been stopped and taken over started its job, though libvirtd had closed its connection."""
+    with LibvirtHypervisor(TEST_HOST) as host:
+        uuid = host.domains()[0].uuid
+        with host.same_connection():
+            host.set_ownership(uuid, None)
+            host._connections.main._connection = Breaks(host._connections.main._connection)
+            with pytest.raises(HostUnreachable, match="the connection broke before the call was made"):
+                host.set_ownership(uuid, None)
+            in_another_thread = threading.Thread(target=host.domains)
+            in_another_thread.start()
+            in_another_thread.join()
+            assert host._connections.main._connection.isAlive(), "another thread's call may open it again"
+            with pytest.raises(HostUnreachable, match="the connection broke before the call was made"):
+                host.set_ownership(uuid, None)
+        host.set_ownership(uuid, None)
+
+
+def test_a_connection_that_another_thread_closes_during_a_call_is_told_as_broken():
+    """What came through was "invalid connection pointer", libvirt's own error."""
+    main = connections.Connection(TEST_HOST)
+
+    def closed_meanwhile(opened):
+        main.close()
+        return opened.listAllDomains()
+
+    with pytest.raises(HostUnreachable, match="the connection broke"):
+        main.call(closed_meanwhile)
+
+
 def test_a_connection_that_hangs_does_not_keep_us_from_closing_it(monkeypatch):
     monkeypatch.setattr(connections, "CLOSE_TIMEOUT_S", 0.2)
     until = threading.Event()

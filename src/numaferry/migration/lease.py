@@ -5,9 +5,17 @@ only while a *local* monotonic deadline holds, which is shorter than the lease. 
 half of it is over, by renewing the lease. A call that starts, aborts, resumes or changes something reads the lease
 again in the statement before it.
 
-What is left: a controller that is stopped between that statement and its call makes the call when it goes on. Whoever
-takes over by time has waited for the lease and the longest call, and looks at both hosts before it touches one; and the
-host's daemon has by then closed the connection of a client that did not answer its keep-alive.
+What is left: a controller that is stopped, or cut off, between that statement and its call makes the call when it goes
+on. The connection is what fences it then. libvirtd closes that of a client which has not answered its keep-alive for
+30 s (libvirtd.conf: ``keepalive_interval`` 5 s, ``keepalive_count`` 5), and a changing call is made over the connection
+that was open before the lease was read, or not at all (`Hypervisor.same_connection`). Whoever takes over by time has
+waited for the lease and the longest call, 90 s by default.
+
+Measured on libvirt 9.0 (tests/faults/test_namespaces_window.py): stopped for 36 s before its call to migrate and taken
+over meanwhile, a controller that goes on gets "the connection broke", and no job begins. Stopped for up to 28 s, the
+call is made and the job begins: with a policy so short that it could be taken over within that time, the guest moves to
+a host where it has no claim any more (the audit tells). So lease and longest call have to last longer together than the
+keep-alive of the hosts' daemons, which must not be turned off there.
 """
 
 from __future__ import annotations
@@ -37,11 +45,16 @@ CHANGING: Final = frozenset(
         *("live_migration", "abort_job", "set_max_downtime", "start_postcopy", "suspend", "resume"),
     }
 )
+#: Methods that ask a host for nothing.
+UNGUARDED: Final = frozenset({"close", "same_connection"})
 
 
 @attrs.frozen(slots=True)
 class LeasePolicy:
-    """How long a lease lasts, and how long a call to a host may take at most."""
+    """How long a lease lasts, and how long a call to a host may take at most.
+
+    Together longer than the 30 s after which libvirtd closes the connection of a client that is silent; see above.
+    """
 
     ttl_s: float = 30.0
     #: virt.libvirt.connection.CALL_TIMEOUT_S, the longest call but the one that migrates, which is libvirt's own job.
@@ -109,17 +122,18 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._hypervisor, name)
-        if not callable(value) or name == "close":
+        if not callable(value) or name in UNGUARDED:
             return value
 
         @functools.wraps(value)
         def call(*args: Any, **kwargs: Any) -> Any:
             lease = self._lease()
-            if name in CHANGING:
-                lease.renew()
-            else:
+            if name not in CHANGING:
                 lease.hold()
-            return value(*args, **kwargs)
+                return value(*args, **kwargs)
+            with self._hypervisor.same_connection():
+                lease.renew()
+                return value(*args, **kwargs)
 
         return call
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from numaferry.model import (
@@ -146,6 +147,15 @@ class Hypervisor(Protocol):
         """Pin vCPUs, and the emulator where given: live if the domain is active, in its configuration if `persistent`.
 
         Raises NotFound, HypervisorError for a CPU that the host lacks.
+        """
+        ...
+
+    def same_connection(self) -> AbstractContextManager[None]:
+        """Make this thread's calls, until the context ends, over what is open as it begins, or not at all.
+
+        What is not open is opened first. A call then raises HostUnreachable where its connection has broken: the host
+        closes that of a client which did not answer its keep-alive, and a call that was decided on before must not be
+        made over another one.
         """
         ...
 

@@ -12,7 +12,7 @@ its job does.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -28,7 +28,7 @@ except ImportError as _missing:
     ) from _missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Connection", "HostConnections", "libvirt", "redact"]
 
@@ -163,6 +163,14 @@ def _refused(uri: str, error: libvirt.libvirtError) -> HypervisorError | HostUnr
     return HostUnreachable(message, hint=f"does `virsh -c {uri} hostname` work from this machine?")
 
 
+def _alive(connection: libvirt.virConnect) -> bool:
+    """Tell whether a connection can be used; one that another thread has closed can't even be asked."""
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
 class Connection:
     """One connection that is opened when first used, and opened again when it is found broken."""
 
@@ -174,12 +182,29 @@ class Connection:
         self._call_timeout_s = call_timeout_s
         self._lock = threading.Lock()
         self._connection: libvirt.virConnect | None = None
+        self._kept = threading.local()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """In this thread and until the end, make calls over the connection that is open now, or not at all."""
+        self._kept.connection = self.get()
+        try:
+            yield
+        finally:
+            del self._kept.connection
 
     def get(self) -> libvirt.virConnect:
         """Return the live connection. Raises HostUnreachable, HypervisorError (not authorised), TooOld."""
+        kept: libvirt.virConnect | None = getattr(self._kept, "connection", None)
         with self._lock:
-            if self._connection is not None and self._connection.isAlive():
-                return self._connection
+            now = self._connection
+            if now is not None and _alive(now) and (kept is None or kept is now):
+                return now
+            if kept is not None:
+                raise HostUnreachable(
+                    f"{self.uri}: the connection broke before the call was made",
+                    hint="nothing was asked; look again when the host answers",
+                )
             self._drop()
             self._connection, version = _open(self.uri, self._timeout_s)
             self._check_version(version)
@@ -228,7 +253,7 @@ class Connection:
         text = redact(error.get_error_message() or str(error), secrets)
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return NotFound(f"{self.uri}: {text}", hint="list what runs there with `numaferry scan`")
-        if not connection.isAlive():
+        if not _alive(connection):
             return HostUnreachable(
                 f"{self.uri}: the connection broke: {text}",
                 hint="what was asked may have happened or not: look again when the host answers",
@@ -272,6 +297,12 @@ class HostConnections:
         self.uri = uri
         self.main = Connection(uri, timeout_s=timeout_s, call_timeout_s=call_timeout_s)
         self.control = Connection(uri, timeout_s=timeout_s, call_timeout_s=call_timeout_s)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """In this thread and until the end, make calls over the connections that are open now, or not at all."""
+        with self.main.kept(), self.control.kept():
+            yield
 
     def close(self) -> None:
         """Close both; safe to repeat."""

@@ -12,6 +12,7 @@ from numaferry.virt.port import ClosesOnExit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numaferry.model import (
         CpuSet,
@@ -43,6 +44,10 @@ class LibvirtHypervisor(ClosesOnExit):
     def uri(self) -> str:
         """The URI that `connect` was given."""
         return self._connections.uri
+
+    def same_connection(self) -> AbstractContextManager[None]:
+        """Make this thread's calls over the connections that are open now, or not at all."""
+        return self._connections.kept()
 
     def close(self) -> None:
         """Close both connections; a later call opens them again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from numaferry.errors import HostUnreachable, HypervisorError, NotFound
@@ -16,6 +17,7 @@ from numaferry.virt.simulated.job import BUSY, MigrationJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numaferry.model import CpuSet, Instance, MigrateCall, Ownership, Vif
     from numaferry.virt.simulated.fleet import Fleet
@@ -38,6 +40,10 @@ class SimulatedHypervisor(ClosesOnExit):
     def uri(self) -> str:
         """``sim://FLEET/HOST``."""
         return self._host.uri
+
+    def same_connection(self) -> AbstractContextManager[None]:
+        """Do nothing: there is no connection."""
+        return nullcontext()
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
