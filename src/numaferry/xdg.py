@@ -14,6 +14,11 @@ def state_directory() -> Path:
     return _base("XDG_STATE_HOME", ".local/state") / "numaferry"
 
 
+def config_directory() -> Path:
+    """Return ``$XDG_CONFIG_HOME/numaferry``, by default ``~/.config/numaferry``; it may not exist."""
+    return _base("XDG_CONFIG_HOME", ".config") / "numaferry"
+
+
 def cache_directory() -> Path:
     """Return ``$XDG_CACHE_HOME/numaferry``, by default ``~/.cache/numaferry``; it may not exist."""
     return _base("XDG_CACHE_HOME", ".cache") / "numaferry"

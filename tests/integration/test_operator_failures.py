@@ -16,6 +16,7 @@ SLOW = "2"
 CRASHES = """
 import os, signal, sys
 from numaferry.migration import beside
+from numaferry.model import PolicyWish
 from numaferry.service import Ferry
 
 moment, bandwidth = sys.argv[1], int(sys.argv[2])
@@ -38,7 +39,7 @@ class Watch:
 if moment == "ended":
     beside._Worker.result = die
 with Ferry.open() as ferry:
-    ferry.migrate("db1", bandwidth_mib_s=bandwidth, watch=Watch())
+    ferry.migrate("db1", policy=PolicyWish.of(bandwidth_mib_s=bandwidth), watch=Watch())
 """
 
 #: Moment → limit of the copy, where the guest is after the recovery.

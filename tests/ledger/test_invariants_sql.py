@@ -16,8 +16,8 @@ CLAIM = (
 )
 MIGRATION = (
     "INSERT INTO migration (uuid, instance_uuid, source, dest, status, step, reason, context_json, created_at,"
-    " updated_at, controller, abort_requested, bandwidth_mib_s, source_memo_json, migration_type)"
-    " VALUES (?, ?, 'A', ?, ?, '', '', 'null', 0, 0, '', false, 0, '[]', ?) RETURNING id"
+    " updated_at, controller, abort_requested, policy_json, source_memo_json, migration_type)"
+    " VALUES (?, ?, 'A', ?, ?, '', '', 'null', 0, 0, '', false, '{}', '[]', ?) RETURNING id"
 )
 AMOUNT = "INSERT INTO claim_amount VALUES (?, ?, ?, ?, ?, ?, ?)"
 USED = "SELECT used FROM capacity WHERE host_id = 1 AND cell = ? AND resource = ?"

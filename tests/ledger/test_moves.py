@@ -8,7 +8,7 @@ import pytest
 from numaferry.errors import CheckFailed, Conflict, InvalidInput, NoFit, NotConfirmed, NotFound, Overcommitted
 from numaferry.ledger.resource_tracker import ResourceTracker
 from numaferry.ledger.usage import Use, host_usage
-from numaferry.model import CpuSet, MigrationStatus, Placement, Vif, VifKind, mutated_migration_context
+from numaferry.model import CpuSet, MigrationPolicy, MigrationStatus, Placement, Vif, VifKind, mutated_migration_context
 
 COMPLETED, FAILED, CANCELLED = MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED
 
@@ -20,10 +20,12 @@ def guest(fleet, make):
 
 
 def test_the_claim_is_the_exact_placement(fleet, guest):
-    claim = fleet.live_migration_claim(guest.uuid, ["B"], bandwidth_mib_s=7, controller="me:1:2")
+    claim = fleet.live_migration_claim(
+        guest.uuid, ["B"], policy=MigrationPolicy(bandwidth_mib_s=7), controller="me:1:2"
+    )
     move = claim.migration
     assert (move.source, move.dest, move.status) == ("A", "B", MigrationStatus.ACCEPTED)
-    assert (move.bandwidth_mib_s, move.controller, move.abort_requested) == (7, "me:1:2", False)
+    assert (move.policy.bandwidth_mib_s, move.controller, move.abort_requested) == (7, "me:1:2", False)
     (holding,) = fleet.view("B").holdings
     assert holding.claim_id == claim.id
     assert holding.cpu_set == claim.placement.numa_topology.owned_cpus

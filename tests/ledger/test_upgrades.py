@@ -8,6 +8,7 @@ PostgreSQL, on the tables of schema 1 as they would have been there.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -166,6 +167,10 @@ def test_every_row_survives_and_says_the_same(old, path):
     for host in before["host"]:
         assert '"boot_id":"",' in host["facts_json"]
         host["facts_json"] = host["facts_json"].replace('"boot_id":"",', "")
+    for move, now in zip(before["migration"], after["migration"], strict=True):
+        # the limit of the bandwidth is a part of the policy now
+        limit = move.pop("bandwidth_mib_s")
+        assert json.loads(now["policy_json"]) == ({"bandwidth_mib_s": limit} if limit else {})
     before["ledger"][0]["schema_version"] = 2
     told = after["event"].pop()
     for sequence in before["sqlite_sequence"]:

@@ -4,7 +4,7 @@ import pytest
 
 from numaferry.errors import Conflict, HostUnreachable, NeedsPerson
 from numaferry.migration.answers import Answer
-from numaferry.model import MigrationStatus
+from numaferry.model import MigrationPolicy, MigrationStatus
 from numaferry.virt.simulated import ClientDied
 
 GONE = Answer.GUEST_IS_GONE
@@ -15,7 +15,7 @@ def number(site):
     """A transient guest in the middle of its move, and its controller is killed."""
     site.guest(persistent=False)
     engine = site.engine()
-    migration = engine.start(site.ledger.instance("db1"), "beta", 64)
+    migration = engine.start(site.ledger.instance("db1"), "beta", MigrationPolicy(bandwidth_mib_s=64))
     site.fleet.inject("perform", "client-dies", after_bytes=10 << 20)
     with pytest.raises(ClientDied):
         engine.drive(migration.id)

@@ -10,7 +10,7 @@ from numaferry.migration.evidence import DestWord, dest_word
 from numaferry.migration.move import Move
 from numaferry.migration.prepare import make_call
 from numaferry.migration.recovery import Action, decide
-from numaferry.model import DomainSeen, DomainState, Migration, MigrationStatus, Ownership
+from numaferry.model import DomainSeen, DomainState, Migration, MigrationPolicy, MigrationStatus, Ownership
 from numaferry.virt.simulated import ClientDied
 
 
@@ -25,7 +25,7 @@ def moving():
 def left_running(site, **fault):
     """Drive a migration until its controller is killed; returns its id."""
     engine = site.engine()
-    migration = engine.start(site.ledger.instance("db1"), "beta", 64)
+    migration = engine.start(site.ledger.instance("db1"), "beta", MigrationPolicy(bandwidth_mib_s=64))
     site.fleet.inject(**fault)
     with contextlib.suppress(NumaferryError, ClientDied):
         engine.drive(migration.id)

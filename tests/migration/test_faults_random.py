@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from numaferry.errors import HostUnreachable, NeedsPerson, NumaferryError
 from numaferry.ledger import open_ledger
-from numaferry.model import MigrationStatus
+from numaferry.model import MigrationPolicy, MigrationStatus
 from numaferry.virt.simulated import SCENARIOS, ClientDied, Fleet
 
 #: These end the guest, or break libvirt's rules: they have tests of their own.
@@ -37,7 +37,7 @@ def strike_and_recover(site, drawn):
     """Drive into the faults, then let new controllers recover in a world that heals; returns the guest's UUID."""
     uuid = site.guest()
     with contextlib.suppress(NumaferryError, ClientDied):
-        migration = site.engine().start(site.ledger.instance("db1"), "beta", 64)
+        migration = site.engine().start(site.ledger.instance("db1"), "beta", MigrationPolicy(bandwidth_mib_s=64))
         for point, action in drawn:
             site.fleet.inject(point, action)
         site.engine().drive(migration.id)

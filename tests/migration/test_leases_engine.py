@@ -14,7 +14,7 @@ import pytest
 from numaferry.errors import LeaseHeld, LeaseLapsed, LedgerError, LedgerUnusable, TakenOver
 from numaferry.migration.lease import CHANGING, MARGIN, UNGUARDED, Lease, LeasePolicy, guarded
 from numaferry.migration.steps import STEPS, first_after
-from numaferry.model import MigrateCall, MigrationStatus, Ownership, XmlKind
+from numaferry.model import MigrateCall, MigrationPolicy, MigrationStatus, Ownership, XmlKind
 from numaferry.virt.port import Hypervisor
 from numaferry.virt.simulated import ClientDied
 from numaferry.virt.simulated.job import MigrationJob
@@ -166,7 +166,7 @@ def test_a_changing_call_reads_the_lease_right_before(site, method):
 def begun(site, **fault):
     """A migration whose first controller, "the first", died of a fault of the fleet while it drove; returns its id."""
     engine = site.engine(controller="the first")
-    migration = engine.start(site.ledger.instance("db1"), "beta", 64)
+    migration = engine.start(site.ledger.instance("db1"), "beta", MigrationPolicy(bandwidth_mib_s=64))
     site.fleet.inject(**fault)
     with pytest.raises(ClientDied):
         engine.drive(migration.id)

@@ -157,6 +157,8 @@ def test_law_no_answer_can_run_a_guest_twice_or_free_what_it_runs_on(phase, sour
         assert action in {Action.FINISH, Action.WAIT, Action.NEEDS_PERSON}, "there is no way back"
     if action is Action.ADOPT:
         assert source is SourceWord.JOB
+    if source is SourceWord.POSTCOPY:
+        assert action in {Action.WAIT, Action.NEEDS_PERSON}, "half of its memory is on either side"
 
 
 sights = st.one_of(

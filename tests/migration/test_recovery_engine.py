@@ -5,14 +5,14 @@ import contextlib
 import pytest
 
 from numaferry.errors import HostUnreachable, NeedsPerson, NumaferryError
-from numaferry.model import MigrationStatus, Ownership
+from numaferry.model import MigrationPolicy, MigrationStatus, Ownership
 from numaferry.virt.simulated import ClientDied
 
 
 def begun(site, scenario=None, *, bandwidth_mib_s=64, **fault):
     """Start and drive a migration into a fault; returns its id."""
     engine = site.engine()
-    migration = engine.start(site.ledger.instance("db1"), "beta", bandwidth_mib_s)
+    migration = engine.start(site.ledger.instance("db1"), "beta", MigrationPolicy(bandwidth_mib_s=bandwidth_mib_s))
     if scenario:
         site.fleet.inject_named(scenario)
     else:

@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from numaferry.errors import CheckFailed, Conflict, HostUnreachable, MigrationFailed, NoFit, NotConfirmed, NotManaged
-from numaferry.model import DomainState, HostConfig, MigrationStatus, Ownership
+from numaferry.model import DomainState, HostConfig, MigrationPolicy, MigrationStatus, Ownership
 
 NOVA = "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"
 
@@ -142,7 +142,7 @@ def test_an_abort_of_a_running_job(site):
 
     asked = []
     engine = site.engine(on_progress=impatient)
-    migration = engine.start(site.ledger.instance("db1"), "beta", 32)
+    migration = engine.start(site.ledger.instance("db1"), "beta", MigrationPolicy(bandwidth_mib_s=32))
     ended = engine.drive(migration.id)
     assert (ended.status, ended.reason) == (MigrationStatus.CANCELLED, "aborted on request")
     assert asked

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
+from numaferry.cli.policies import policy_options, wish_words
 from numaferry.cli.words import memory_of, size
 from numaferry.errors import HostError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from numaferry.model import PolicyWish
     from numaferry.service.views import AdoptLine, InstanceLine, InstanceShow
 
 
@@ -41,6 +43,19 @@ def show(session: Session, instance: str) -> None:
     """Show an instance by name, UUID or beginning of a UUID: what it asked for, and where it is."""
     shown = session.ferry().instance_show(instance)
     session.show(shown, lambda: _show(shown))
+
+
+@instance.command()
+@click.argument("instance")
+@click.option("--clear", is_flag=True, help="Say nothing of its own any more.")
+@policy_options
+@command_options
+@examples("numaferry instance policy db1", "numaferry instance policy db1 --auto-converge --downtime 300")
+def policy(session: Session, instance: str, *, clear: bool, policy: PolicyWish) -> None:
+    """Show what is said of an instance's migrations, or replace it by the options that are given."""
+    wish = policy if policy.said or clear else None
+    said = session.ferry().instance_policy(instance, wish)
+    session.show(dict(said.said), lambda: f"migrations of {instance}: {wish_words(said)}")
 
 
 @instance.command()

@@ -9,12 +9,14 @@ import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
 from numaferry.cli.placements import pin_table
+from numaferry.cli.policies import policy_options
 from numaferry.cli.progress import make_watch
 from numaferry.cli.words import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from numaferry.model import PolicyWish
     from numaferry.service.views import MigrationShow, Plan
 
 
@@ -25,28 +27,37 @@ _WORTH_TELLING = ("libvirt counted", "read back", "update_available_resource on"
 @click.command()
 @click.argument("instance")
 @click.option("--dest", metavar="HOST", help="Where to; by default the host that fits best.")
-@click.option("--bandwidth", type=click.IntRange(0), default=0, metavar="MiB/s", help="Limit of the copy; 0: none.")
 @click.option("--dry-run", is_flag=True, help="Show placement, checks and the XML difference; touch nothing.")
 @click.option(
     "--as-virsh", is_flag=True, help="Print the destination XML and the `virsh migrate` command; touch nothing."
 )
 @click.option("--force", is_flag=True, help="Move a guest that nova manages: its cloud would not know.")
+@policy_options
 @command_options
 @examples(
     "numaferry migrate db1 --dry-run",
-    "numaferry migrate db1 --dest host-b --bandwidth 500",
+    "numaferry migrate db1 --dest host-b --bandwidth 500 --auto-converge --timeout 600",
     "numaferry migrate db1 --dest host-b --as-virsh",
 )
 def migrate(
-    session: Session, instance: str, dest: str | None, bandwidth: int, *, dry_run: bool, as_virsh: bool, force: bool
+    session: Session,
+    instance: str,
+    dest: str | None,
+    *,
+    dry_run: bool,
+    as_virsh: bool,
+    force: bool,
+    policy: PolicyWish,
 ) -> None:
     """Move an instance live: choose a host, claim its exact CPUs, pages and memory, then migrate.
 
-    Ctrl-C leaves the job to libvirt: `migration recover` follows it, `migration abort` gives it up.
+    What makes it end is its policy: the options below over the instance's own (`instance policy`), the source's in the
+    hosts file, and the configuration. Ctrl-C leaves the job to libvirt: `migration recover` follows it, `migration
+    abort` gives it up.
     """
     ferry = session.ferry()
     if dry_run or as_virsh:
-        plan = ferry.plan(instance, dest, bandwidth_mib_s=bandwidth, force=force)
+        plan = ferry.plan(instance, dest, policy=policy, force=force)
         session.show(plan, lambda: _as_virsh(plan) if as_virsh else _plan(plan))
         return
     for stale in ferry.stale(instance):
@@ -57,7 +68,7 @@ def migrate(
             session.say(f"migration {stale.id} is {done.migration.status}: {done.sentence}")
     watch = make_watch()
     try:
-        shown = ferry.migrate(instance, dest, bandwidth_mib_s=bandwidth, force=force, watch=watch)
+        shown = ferry.migrate(instance, dest, policy=policy, force=force, watch=watch)
     finally:
         watch.close()
     session.show(shown, lambda: _moved(shown))

@@ -1,16 +1,18 @@
-"""`numaferry migration list|show|abort|recover`."""
+"""`numaferry migration list|show|abort|force-complete|recover`."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from numaferry.cli.kit import Session, command_options, examples, table
 from numaferry.cli.placements import pin_table
+from numaferry.cli.policies import policy_words
 from numaferry.cli.progress import make_watch
 from numaferry.cli.words import clock
-from numaferry.errors import HostUnreachable, NeedsPerson
+from numaferry.errors import HostUnreachable, NeedsPerson, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +63,26 @@ def abort(session: Session, migration: str) -> None:
     if line.abort_requested and line.status not in {"cancelled", "failed"}:
         words += "; its controller was asked to give it up"
     session.show(line, lambda: words)
+
+
+@migration.command(name="force-complete")
+@click.argument("migration")
+@click.option("--by", "how", type=click.Choice(["post-copy", "pause"]), help="How; post-copy where it is allowed.")
+@click.option("--yes", is_flag=True, help="Do it without asking; needed where there is no terminal.")
+@command_options
+@examples("numaferry migration force-complete 3", "numaferry migration force-complete 3 --by pause --yes")
+def force_complete(session: Session, migration: str, how: str | None, *, yes: bool) -> None:
+    """Force the end of a running migration: by post-copy where its policy allows it, else by pausing the guest.
+
+    The pause that is expected is said first.
+    """
+    ferry = session.ferry()
+    forecast = ferry.migration_force_forecast(migration, how)
+    session.say(forecast.sentence)
+    if not yes and not (sys.stdin.isatty() and click.confirm("Force it?", err=True)):
+        raise RefusedError("nothing was done", hint="answer yes, or give --yes")
+    line = ferry.migration_force_complete(migration, forecast.how)
+    session.show(line, lambda: f"migration {line.id} of {line.instance}: its end is forced by {forecast.how}")
 
 
 @migration.command()
@@ -115,7 +137,7 @@ def _show(shown: MigrationShow) -> list[RenderableType]:
         ("step", move.step),
         ("reason", move.reason),
         ("controller", move.controller),
-        ("bandwidth limit", f"{move.bandwidth_mib_s} MiB/s" if move.bandwidth_mib_s else "none"),
+        ("policy", policy_words(move.policy)),
         *((f"nic {new.mac}", f"{old.source_dev} → {new.source_dev}") for old, new in _nics(shown)),
     ):
         facts.add_row(word, value)

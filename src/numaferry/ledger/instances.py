@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, func, select, update
 
 from numaferry.errors import Ambiguous, NotFound
 from numaferry.ledger import schema
+from numaferry.ledger.events import write_event
 from numaferry.ledger.rows import instance_of
-from numaferry.ledger.store import Store, lock
-from numaferry.model import Instance, MigrationContext
-from numaferry.model.codec import loads
+from numaferry.ledger.store import Store, lock, writes
+from numaferry.model import Instance, MigrationContext, PolicyWish
+from numaferry.model.codec import dumps, loads
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
@@ -95,6 +96,22 @@ class InstanceStore(Store):
         with self._read() as connection:
             row = find_row(connection, uuid)
             return instance_from(row) if row is not None else None
+
+    def instance_policy(self, uuid: str) -> PolicyWish:
+        """Return what an operator said of a guest's migrations; raises NotFound."""
+        with self._read() as connection:
+            load_row(connection, uuid)
+            text = connection.execute(select(_INSTANCE.policy_json).where(_INSTANCE.uuid == uuid)).scalar_one()
+            return loads(text, PolicyWish)
+
+    @writes
+    def set_instance_policy(self, connection: Connection, uuid: str, wish: PolicyWish) -> None:
+        """Replace what is said of a guest's migrations; raises NotFound."""
+        row = load_locked_row(connection, uuid)
+        this = update(schema.instance).where(_INSTANCE.uuid == uuid)
+        connection.execute(this.values(policy_json=dumps(wish)))
+        said = ", ".join(f"{name} = {value}" for name, value in wish.said) or "nothing of its own"
+        write_event(connection, "policy", f"migrations of {row.name}: {said}", instance_uuid=uuid)
 
     def instance(self, ref: str) -> Instance:
         """Return the instance of this UUID, name, or beginning of a UUID, tried in this order.

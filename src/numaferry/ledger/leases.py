@@ -103,8 +103,11 @@ class LeaseStore(Store):
 
     @writes
     def drop_lease(self, connection: Connection, migration_id: int, token: int, sentence: str) -> None:
-        """Let go of a migration before its end: the next controller takes it at once. Nothing if it is not held."""
+        """Let go of a migration before its end: the next controller takes it at once. Nothing if it is not held.
+
+        The token grows, so that a thread of the one that let go can write nothing more.
+        """
         this = (_TABLE.id == migration_id) & (_TABLE.token == token) & (_TABLE.controller != "")
-        let_go = update(schema.migration).where(this).values(controller="", lease_until=0)
+        let_go = update(schema.migration).where(this).values(controller="", lease_until=0, token=token + 1)
         if connection.execute(let_go).rowcount:
             write_migration_event(connection, load_migration(connection, migration_id), "lease", sentence)

@@ -201,6 +201,25 @@ class MigrationStore(Store):
             write_migration_event(connection, old, "abort-requested", sentence)
         return load_migration(connection, old.id)
 
+    @writes
+    def request_force_complete(self, connection: Connection, migration_id: int | str, how: str) -> Migration:
+        """Note that a person wants a running migration's end forced, by "post-copy" or "pause"; its driver reads it.
+
+        Raises NotFound, Conflict where no job runs.
+        """
+        old = load_locked(connection, migration_id)
+        if old.status is not MigrationStatus.RUNNING:
+            raise Conflict(
+                f"migration {old.id} is {old.status}: only a running one can be forced to its end",
+                hint=f"numaferry migration show {old.id}",
+            )
+        if old.force_complete != how:
+            values = {"force_complete": how, "updated_at": schema.epoch_now()}
+            connection.execute(update(schema.migration).where(_TABLE.id == old.id).values(values))
+            sentence = f"the end of migration {old.id} is to be forced by {how}"
+            write_migration_event(connection, old, "force-complete-requested", sentence)
+        return load_migration(connection, old.id)
+
 
 def _expect(old: Migration, expected: MigrationStatus | Collection[MigrationStatus] | None) -> None:
     """Raise Conflict where a migration is not in the status that the caller goes by."""

@@ -32,6 +32,7 @@ from numaferry.model import (
     Instance,
     Migration,
     MigrationContext,
+    MigrationPolicy,
     MigrationStatus,
     MigrationType,
     Misfit,
@@ -76,7 +77,7 @@ class _Wish:
     request: NumaRequest | None
     vifs: Links | None
     fit: Fit
-    #: Columns of the migration: controller, bandwidth.
+    #: Columns of the migration: controller, policy, memo.
     columns: dict[str, Any]
     lease_s: float
 
@@ -101,7 +102,8 @@ class MoveStore(Store):
         *,
         request: NumaRequest | None = None,
         vifs: Links | None = None,
-        bandwidth_mib_s: int = 0,
+        policy: MigrationPolicy | None = None,
+        memo: tuple[tuple[str, str], ...] = (),
         controller: str = "",
         lease_s: float = 0.0,
         fit: Fit = numa_fit_instance_to_host,
@@ -124,7 +126,11 @@ class MoveStore(Store):
             request,
             vifs,
             fit,
-            {"bandwidth_mib_s": bandwidth_mib_s, "controller": controller},
+            {
+                "policy_json": dumps(policy or MigrationPolicy()),
+                "source_memo_json": dumps(memo),
+                "controller": controller,
+            },
             lease_s,
         )
         return self._claim_move(instance_uuid, tuple(candidates), wish)

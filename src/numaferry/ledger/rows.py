@@ -13,6 +13,7 @@ from numaferry.model import (
     InstanceNumaTopology,
     Migration,
     MigrationContext,
+    MigrationPolicy,
     MigrationStatus,
     MigrationType,
     NumaRequest,
@@ -61,6 +62,12 @@ def device_of(text: str) -> PciDevice:
     return loads(text, PciDevice)
 
 
+@lru_cache(maxsize=256)
+def policy_of_row(text: str) -> MigrationPolicy:
+    """Read a stored policy; kept likewise."""
+    return loads(text, MigrationPolicy)
+
+
 @lru_cache(maxsize=16384)
 def _read(text: str, what: Any) -> Any:
     """Read what is stored of a guest or of its move; kept likewise."""
@@ -106,7 +113,8 @@ def migration_of(row: AnyRow, context: MigrationContext | None = None) -> Migrat
         updated_at=row.updated_at,
         controller=row.controller,
         abort_requested=row.abort_requested,
-        bandwidth_mib_s=row.bandwidth_mib_s,
+        policy=policy_of_row(row.policy_json),
+        force_complete=row.force_complete,
         source_memo=_read(row.source_memo_json, _MEMO),
         migration_type=MigrationType(row.migration_type),
         token=row.token,

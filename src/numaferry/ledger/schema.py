@@ -144,6 +144,8 @@ instance = Table(
     Column("current_claim", WORDS, nullable=False),
     #: Since when its domain, a transient one, has been missing from a host that could be asked; null: it is there.
     Column("gone_since", Float),
+    #: How its migrations are driven, as far as an operator said of this guest.
+    Column("policy_json", WORDS, nullable=False, server_default='{"said":[]}'),
     ForeignKeyConstraint(
         ["current_claim", "uuid"],
         ["claim.id", "claim.instance_uuid"],
@@ -316,7 +318,6 @@ migration = Table(
     Column("updated_at", Float, nullable=False),
     Column("controller", WORDS, nullable=False, default=""),
     Column("abort_requested", Boolean, nullable=False, default=False),
-    Column("bandwidth_mib_s", Integer, nullable=False, default=0),
     Column("source_memo_json", WORDS, nullable=False, default="[]"),
     Column(
         "migration_type",
@@ -329,6 +330,9 @@ migration = Table(
     Column("token", Integer, nullable=False, server_default="0"),
     #: Until when by the database's clock; past that and the longest call to a host, another may take it.
     Column("lease_until", Float, nullable=False, server_default="0"),
+    Column("policy_json", WORDS, nullable=False, server_default="{}"),
+    #: How a person wants its end to be forced, "" while nobody does.
+    Column("force_complete", WORDS, nullable=False, server_default=""),
     Index(
         "migration_one_in_progress",
         "instance_uuid",

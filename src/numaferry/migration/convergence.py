@@ -15,8 +15,12 @@ import attrs
 from numaferry.model import OnTimeout, PostCopy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numaferry.model import JobInfo, MigrationPolicy
 
+#: QEMU's default of downtime-limit, which is what a job begins with.
+QEMU_DOWNTIME_MS: Final = 300
 #: Passes without a new low of what remains, after which a job is called stalled.
 STALLED_AFTER: Final = 3
 _MIB: Final = 1 << 20
@@ -25,7 +29,7 @@ _MIB: Final = 1 << 20
 class Action(enum.StrEnum):
     """What the schedule may ask of the hypervisor."""
 
-    MAX_DOWNTIME = "raise the downtime limit"
+    MAX_DOWNTIME = "set the downtime limit"
     POST_COPY = "switch to post-copy"
     PAUSE = "pause the guest"
     ABORT = "abort"
@@ -45,34 +49,37 @@ class Turn:
 def schedule(policy: MigrationPolicy) -> tuple[Turn, ...]:
     """Return what is done at which iteration under a policy, ordered by iteration.
 
-    The downtime limit grows linearly to its end, a step for each pass; post-copy, where it is automatic, begins after
-    the passes that the policy names. Throttling is QEMU's own and needs no row.
+    The downtime limit grows linearly, a step for each pass, from QEMU's own (or the policy's, where that is less) to
+    the policy's; post-copy, where it is automatic, begins after the passes that the policy names. Throttling is QEMU's
+    own and needs no row.
     """
-    steps = max(1, policy.downtime_steps)
-    turns = [
-        Turn(
-            at,
-            Action.MAX_DOWNTIME,
-            f"step {at} of {steps}, the limit is {policy.downtime_ms} ms in the end",
-            -(-policy.downtime_ms * at // steps),
-        )
-        for at in range(1, steps + 1)
-    ]
+    turns = list(_downtimes(policy))
     if policy.post_copy is PostCopy.AUTOMATIC:
         after = policy.post_copy_after_iterations
         turns.append(Turn(after + 1, Action.POST_COPY, f"{after} passes over the memory did not end it"))
     return tuple(sorted(turns, key=lambda turn: turn.iteration))
 
 
+def _downtimes(policy: MigrationPolicy) -> Iterator[Turn]:
+    """Yield the rows of the downtime limit; a step that changes nothing has none."""
+    start, end, steps = min(QEMU_DOWNTIME_MS, policy.downtime_ms), policy.downtime_ms, policy.downtime_steps
+    now = QEMU_DOWNTIME_MS
+    for step in range(1, steps + 1):
+        value = end if step == steps else start + (end - start) * (step - 1) // (steps - 1)
+        if value != now:
+            yield Turn(step, Action.MAX_DOWNTIME, f"step {step} of {steps}, {end} ms in the end", value)
+        now = value
+
+
 @attrs.frozen(slots=True)
 class Course:
     """How a job has gone so far; `observe` returns the next one."""
 
-    #: The iteration that was seen first: libvirt may count on from a job that was cancelled.
-    first_iteration: int | None = None
     iteration: int = 0
+    #: Before the first look -1.
     processed_bytes: int = -1
     moved_at_s: float = 0.0
+    #: When the job began, by our clock: one that is adopted has run for a while.
     began_at_s: float = 0.0
     #: The least that remained at the end of a pass, and the pass in which it did.
     low_bytes: int = -1
@@ -90,24 +97,17 @@ class Course:
 
     def observe(self, job: JobInfo, now_s: float) -> Course:
         """Return the course with one more look at the job."""
-        first = self.first_iteration
-        if first is None:
-            first = max(0, job.memory_iteration - 1)
-            began = moved = now_s
-        else:
-            began, moved = self.began_at_s, self.moved_at_s
         processed = job.memory_processed_bytes + job.disk_processed_bytes
-        iteration = job.memory_iteration - first
+        iteration = job.memory_iteration
         low, at = self.low_bytes, self.low_iteration
         if job.memory_total_bytes and (low < 0 or job.memory_remaining_bytes < low):
             low, at = job.memory_remaining_bytes, iteration
         return attrs.evolve(
             self,
-            first_iteration=first,
             iteration=iteration,
             processed_bytes=processed,
-            moved_at_s=now_s if processed != self.processed_bytes else moved,
-            began_at_s=began,
+            moved_at_s=now_s if processed != self.processed_bytes else self.moved_at_s,
+            began_at_s=now_s - job.time_elapsed_ms / 1000 if self.processed_bytes < 0 else self.began_at_s,
             low_bytes=low,
             low_iteration=at,
         )
@@ -140,7 +140,7 @@ def advise(policy: MigrationPolicy, memory_kib: int, course: Course, now_s: floa
 
 def _by_the_clock(policy: MigrationPolicy, memory_kib: int, course: Course, now_s: float) -> Turn | None:
     """Return what has to be done because time is up, or None."""
-    if course.first_iteration is None:
+    if course.processed_bytes < 0:
         return None
     still_s = now_s - course.moved_at_s
     if policy.stall_timeout_s and still_s >= policy.stall_timeout_s:

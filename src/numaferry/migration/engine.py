@@ -19,7 +19,7 @@ from numaferry.migration.lease import Lease, LeasePolicy
 from numaferry.migration.move import Move, Tools
 from numaferry.migration.shortlist import choose_and_claim
 from numaferry.migration.steps import STEPS
-from numaferry.model import EMPTY, MigrationType
+from numaferry.model import EMPTY, MigrationPolicy, MigrationType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +93,7 @@ class MigrationEngine:
         self,
         instance: Instance,
         dest: str | None = None,
-        bandwidth_mib_s: int = 0,
+        policy: MigrationPolicy | None = None,
         *,
         force: bool = False,
         handed_over: bool = False,
@@ -104,7 +104,9 @@ class MigrationEngine:
         is left to a controller that runs (`numaferry serve`) to drive. Raises CheckFailed, Conflict, NotManaged, NoFit,
         NotConfirmed, NotFound, HostUnreachable; nothing is claimed then.
         """
-        return choose_and_claim(self._tools, instance, dest, bandwidth_mib_s, force=force, handed_over=handed_over)
+        return choose_and_claim(
+            self._tools, instance, dest, policy or MigrationPolicy(), force=force, handed_over=handed_over
+        )
 
     def repin(self, instance: Instance, avoid: CpuSet = EMPTY) -> Migration:
         """Claim other CPUs of the host on which a guest runs, none of `avoid`, beside its own; returns it `accepted`.

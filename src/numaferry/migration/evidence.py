@@ -36,6 +36,8 @@ class SourceWord(enum.StrEnum):
     RUNNING = "running"
     #: Paused by a migration that is no longer there.
     PAUSED = "paused by the migration"
+    #: Given over to the destination in post-copy, and no job brings the rest of its memory any more.
+    POSTCOPY = "left in post-copy"
     #: Paused by somebody or something else: a person, an I/O error, a watchdog.
     HELD = "paused by another cause"
     #: Off, and its own doing or a person's: shut down, crashed, destroyed, saved.
@@ -75,6 +77,8 @@ class Phase(enum.StrEnum):
 ENDED_REASONS = frozenset({"shutdown", "crashed", "destroyed", "saved", "panicked"})
 #: Paused reasons that a pre-copy migration leaves; every other one is somebody else's.
 MIGRATION_REASONS = frozenset({"migration"})
+#: Paused reasons of a source whose guest runs on the destination, its memory partly here: it is never run again here.
+POSTCOPY_REASONS = frozenset({"postcopy", "postcopy-failed"})
 #: Paused reasons of a destination that does not run the guest. libvirt says "starting-up" from the start of QEMU until
 #: it listens (qemuProcessInit), which takes minutes where many huge pages are cleared, and "migration" from then on.
 RECEIVING_REASONS = MIGRATION_REASONS | {"starting-up"}
@@ -93,9 +97,14 @@ def source_word(seen: Sight, job: JobInfo | None, migration: Migration) -> Sourc
         return SourceWord.ENDED if _ended(seen) else SourceWord.OFF
     if job is not None and not job.completed:
         return SourceWord.JOB if bears_mark(seen, migration) else SourceWord.OTHER_JOB
-    if seen.state is DomainState.PAUSED:
-        return SourceWord.PAUSED if seen.state_reason in MIGRATION_REASONS else SourceWord.HELD
-    return SourceWord.RUNNING
+    return _paused_word(seen.state_reason) if seen.state is DomainState.PAUSED else SourceWord.RUNNING
+
+
+def _paused_word(reason: str) -> SourceWord:
+    """Return the word for a source that is paused for this reason."""
+    if reason in POSTCOPY_REASONS:
+        return SourceWord.POSTCOPY
+    return SourceWord.PAUSED if reason in MIGRATION_REASONS else SourceWord.HELD
 
 
 def bears_mark(seen: DomainSeen, migration: Migration) -> bool:

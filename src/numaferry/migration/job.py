@@ -8,11 +8,13 @@ the guest moved).
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable  # noqa: TC003  (the table's type is read when it runs)
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from numaferry.errors import HostError, HypervisorError
+from numaferry.migration.convergence import Action, Course, Turn, advise, told
 from numaferry.migration.evidence import DestWord, SourceWord, dest_word, progress, source_word
 from numaferry.migration.prepare import make_call
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from numaferry.migration.move import Move
     from numaferry.model import JobInfo
 
+#: How a person may force the end → what the schedule calls it.
+_FORCED: Final = {"post-copy": Action.POST_COPY, "pause": Action.PAUSE}
 _GONE = frozenset({SourceWord.ABSENT, SourceWord.OFF, SourceWord.ENDED})
 
 
@@ -46,9 +50,18 @@ def watch_job(move: Move) -> None:
         move.tools.sleep(move.tools.poll_s)
 
 
+#: What the schedule, or a person, may ask for → the call that does it.
+_ACTIONS: Final[dict[Action, Callable[[Move, int], None]]] = {
+    Action.MAX_DOWNTIME: lambda move, value: move.source_host.set_max_downtime(move.uuid, value),
+    Action.POST_COPY: lambda move, _: move.source_host.start_postcopy(move.uuid),
+    Action.PAUSE: lambda move, _: move.source_host.suspend(move.uuid),
+    Action.ABORT: lambda move, _: move.source_host.abort_job(move.uuid),
+}
+
+
 @attrs.define(slots=True)
 class Watch:
-    """Polls the job on the control connection: progress to the caller, now and then to the ledger, abort to libvirt.
+    """Polls the job on the control connection: progress to caller and ledger, schedule and wishes to libvirt.
 
     A `patient` watch leaves a host that can't be asked to the blocking call beside it.
     """
@@ -56,6 +69,7 @@ class Watch:
     move: Move
     patient: bool = True
     _told_at: float | None = None
+    _course: Course = attrs.field(factory=Course)
 
     def look(self) -> bool:
         """Look once; return whether there is a job."""
@@ -67,16 +81,41 @@ class Watch:
             tools.on_progress(move.migration, job)
             move.sample(job)
             self._tell(job)
-            if move.migration.abort_requested or tools.ledger.migration(move.migration.id).abort_requested:
-                move.guard()
-                # one that comes too late is no failure: the job is watched to its end
-                with contextlib.suppress(HypervisorError):
-                    move.source_host.abort_job(move.uuid)
+            self._converge(job)
         except HostError:
             # the blocking call hears of it too and says more
             if not self.patient:
                 raise
         return True
+
+    def _converge(self, job: JobInfo) -> None:
+        """Do what a person wants of the job, else what its schedule says now."""
+        move = self.move
+        row = move.tools.ledger.migration(move.migration.id)
+        now = move.tools.clock()
+        self._course = self._course.observe(job, now)
+        if move.migration.abort_requested or row.abort_requested:
+            move.guard()
+            # one that comes too late is no failure: the job is watched to its end
+            with contextlib.suppress(HypervisorError):
+                move.source_host.abort_job(move.uuid)
+        elif row.force_complete and not self._course.forced:
+            self._course = attrs.evolve(self._course, forced=True)
+            self._do(Turn(self._course.iteration, _FORCED[row.force_complete], "a person wants it"))
+        elif job.memory_total_bytes:
+            advice = advise(row.policy, move.instance.request.memory_kib, self._course, now)
+            self._course = advice.course
+            for turn in advice.turns:
+                self._do(turn)
+
+    def _do(self, turn: Turn) -> None:
+        """Tell a decision, then do it; what libvirt refuses is told, and the job is watched on."""
+        move = self.move
+        move.commit(told(turn, self._course))
+        try:
+            _ACTIONS[turn.action](move, turn.value)
+        except HypervisorError as error:
+            move.commit(f"{turn.action} was refused: {error.message}")
 
     def _tell(self, job: JobInfo) -> None:
         now = self.move.tools.clock()

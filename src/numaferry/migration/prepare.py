@@ -16,7 +16,7 @@ from numaferry.migration.checks import (
     refuse,
 )
 from numaferry.migration.pages import dump_pages
-from numaferry.model import MigrateCall, MigrationPolicy, Ownership, XmlKind
+from numaferry.model import MigrateCall, Ownership, XmlKind
 from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.domain_xml import get_updated_guest_xml
 
@@ -90,7 +90,7 @@ def make_call(move: Move) -> MigrateCall:
         migrate_uri=_tcp(move.dest.config.migration_address),
         dest_xml=updated(XmlKind.MIGRATABLE),
         persistent_xml=updated(XmlKind.INACTIVE) if seen.persistent else None,
-        policy=MigrationPolicy(bandwidth_mib_s=move.migration.bandwidth_mib_s),
+        policy=move.migration.policy,
     )
 
 

@@ -71,6 +71,11 @@ _ALL_WAIT: Final[Row] = (_A.WAIT,) * len(DestWord)
 #: claimed, the move is given up; the job itself is left alone.
 _ANOTHER_S_JOB: Final[Row] = (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.WAIT, _A.ROLL_BACK, _A.ROLL_BACK)
 
+_HALF_AND_HALF: Final[Row] = (
+    *(_A.WAIT, _A.NEEDS_PERSON, _A.WAIT, _A.WAIT),
+    *(_A.NEEDS_PERSON, _A.NEEDS_PERSON),
+)
+
 MOVING: Final[Mapping[SourceWord, Row]] = {
     _S.UNREACHABLE: _ALL_WAIT,
     _S.JOB: (_A.ADOPT,) * len(DestWord),
@@ -80,6 +85,8 @@ MOVING: Final[Mapping[SourceWord, Row]] = {
     _S.RUNNING: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
     # A client or daemon died between Perform and Finish.
     _S.PAUSED: (_A.WAIT, _A.RESUME, _A.WAIT, _A.NEEDS_PERSON, _A.NEEDS_PERSON, _A.NEEDS_PERSON),
+    # Half of its memory is on either side. libvirt may be about to end the job; if it is not, no rule can.
+    _S.POSTCOPY: _HALF_AND_HALF,
     # Somebody else's pause is somebody else's to end: rolled back as it is.
     _S.HELD: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.NEEDS_PERSON, _A.ROLL_BACK),
     _S.ENDED: (_A.WAIT, _A.CANCELLED, _A.WAIT, _A.FINISH, _A.NEEDS_PERSON, _A.NEEDS_PERSON),
@@ -97,6 +104,7 @@ BEFORE: Final[Mapping[SourceWord, Row]] = {
     # We asked for no job, so a destination that can't be asked can't have the guest from us.
     _S.RUNNING: (_A.ROLL_BACK, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
     _S.PAUSED: (_A.WAIT, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
+    _S.POSTCOPY: _HALF_AND_HALF,
     _S.HELD: (_A.ROLL_BACK, _A.ROLL_BACK, _A.WAIT, _A.NEEDS_PERSON, _A.ROLL_BACK, _A.ROLL_BACK),
     _S.ENDED: (_A.CANCELLED, _A.CANCELLED, _A.WAIT, _A.FINISH, _A.CANCELLED, _A.CANCELLED),
     _S.OFF: (_A.WAIT, _A.NEEDS_PERSON, _A.WAIT, _A.FINISH, _A.NEEDS_PERSON, _A.NEEDS_PERSON),
@@ -112,6 +120,7 @@ SWITCHED: Final[Mapping[SourceWord, Row]] = {
     _S.OTHER_JOB: _ALL_WAIT,
     _S.RUNNING: _STILL_THERE,
     _S.PAUSED: _STILL_THERE,
+    _S.POSTCOPY: _STILL_THERE,
     _S.HELD: _STILL_THERE,
     _S.ENDED: _GONE_SWITCHED,
     _S.OFF: _GONE_SWITCHED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from numaferry.errors import CheckFailed, HostUnreachable, NoFit, NumaferryError
 from numaferry.migration.checks import (
@@ -14,21 +14,35 @@ from numaferry.migration.checks import (
     refuse,
 )
 from numaferry.migration.links import dest_vifs
+from numaferry.migration.policy_checks import check_policy
 from numaferry.migration.prepare import FORCE, domain_type
 from numaferry.scheduler import select_destinations
 
 if TYPE_CHECKING:
     from numaferry.ledger import HostRecord
     from numaferry.migration.move import Tools
-    from numaferry.model import Instance, Migration, Vif
+    from numaferry.model import Instance, Migration, MigrationPolicy, Vif
 
 #: How many of the best hosts are asked before the claim: each costs a connection, and the claim chooses among those
 #: that passed.
 SHORTLIST: Final = 5
 
 
+class _Asked(NamedTuple):
+    """What a destination has to be able to do: run a guest of this type, and what the policy asks for."""
+
+    kind: str
+    policy: MigrationPolicy
+
+
 def choose_and_claim(
-    tools: Tools, instance: Instance, dest: str | None, bandwidth_mib_s: int, *, force: bool, handed_over: bool = False
+    tools: Tools,
+    instance: Instance,
+    dest: str | None,
+    policy: MigrationPolicy,
+    *,
+    force: bool,
+    handed_over: bool = False,
 ) -> Migration:
     """Return the accepted migration, driven by nobody yet where it is `handed_over` to a controller that runs.
 
@@ -39,19 +53,16 @@ def choose_and_claim(
     candidates = select_destinations(tools.ledger, instance, dest=dest)
     if not candidates:
         raise _no_fit(instance, candidates.misfits)
-    passed = _shortlist(tools, source, instance, candidates, kind)
-    claim = tools.ledger.live_migration_claim(
+    passed = _shortlist(tools, source, instance, candidates, _Asked(kind, policy))
+    return tools.ledger.live_migration_claim(
         instance.uuid,
         passed,
         vifs=lambda record: _links(instance, source, record),
-        bandwidth_mib_s=bandwidth_mib_s,
+        policy=policy,
+        memo=((FORCE, "1"),) if force else (),
         controller="" if handed_over else tools.controller,
         lease_s=tools.lease.ttl_s,
-    )
-    if not force:
-        return claim.migration
-    memo = ((FORCE, "1"),)
-    return tools.ledger.set_migration(claim.migration.id, sentence="forced by the operator", source_memo=memo)
+    ).migration
 
 
 def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force: bool) -> str:
@@ -64,14 +75,14 @@ def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force:
 
 
 def _shortlist(
-    tools: Tools, source: HostRecord, instance: Instance, candidates: tuple[str, ...], kind: str
+    tools: Tools, source: HostRecord, instance: Instance, candidates: tuple[str, ...], asked: _Asked
 ) -> tuple[str, ...]:
     """Return those of the best candidates that pass; raises with every reason where none does."""
     passed: list[str] = []
     refused: list[NumaferryError] = []
     for name in candidates:
         try:
-            _check_candidate(tools, source, instance, name, kind)
+            _check_candidate(tools, source, instance, name, asked)
             passed.append(name)
         except CheckFailed as error:
             refused.append(error)
@@ -87,7 +98,7 @@ def _shortlist(
     raise CheckFailed(f"none of {len(refused)} hosts that fit passed the checks: {words}", hint=refused[0].hint)
 
 
-def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name: str, kind: str) -> None:
+def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name: str, asked: _Asked) -> None:
     record = tools.ledger.host(name)
     links = _links(instance, source, record)
     with closing(tools.connect(record)) as hypervisor:
@@ -95,9 +106,11 @@ def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name:
     if view.facts.booted_since(record.facts):
         # what ran there is gone and what runs there now is not known: nothing is claimed before it was looked at
         tools.audit(name)
-    refuse(
-        check_can_live_migrate_destination(view, instance, source.facts, kind), f"{instance.name} can't go to {name}"
+    checks = (
+        *check_can_live_migrate_destination(view, instance, source.facts, asked.kind),
+        *check_policy(asked.policy, source.facts, view.facts, name),
     )
+    refuse(checks, f"{instance.name} can't go to {name}")
 
 
 def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[Vif, ...]:

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import attrs
 from cattrs import Converter
 
-from numaferry.model import host, instance, migration, placement
+from numaferry.model import host, instance, migration, placement, policy
 from numaferry.model.cpuset import CpuSet
 from numaferry.model.host import PciAddress
 
 T = TypeVar("T")
 
-_NAMES = {**vars(host), **vars(instance), **vars(placement), **vars(migration)}
-for _module in (host, instance, placement, migration):
+_NAMES = {**vars(host), **vars(instance), **vars(placement), **vars(migration), **vars(policy)}
+for _module in (host, instance, placement, migration, policy):
     for _cls in [c for c in vars(_module).values() if isinstance(c, type) and attrs.has(c)]:
         attrs.resolve_types(_cls, globalns=_NAMES, localns=_NAMES)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import attrs
 
 from numaferry.model.cpuset import EMPTY, CpuSet, union
+from numaferry.model.policy import PolicyWish
 
 #: The base page size of x86-64; the first pool of every cell has it.
 BASE_PAGE_SIZE_KIB = 4
@@ -123,6 +124,8 @@ class HostConfig:
     migration_address: str = ""
     #: The URI under which *other hosts'* libvirtd reach this one (peer-to-peer); "" = the one the controller uses.
     peer_uri: str = ""
+    #: How migrations from this host are driven, as far as its entry says.
+    migration: PolicyWish = attrs.field(factory=PolicyWish)
 
     def link_of(self, physical_network: str) -> str | None:
         """Return the net device that carries this physical network here, or None."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from numaferry.model.policy import MigrationPolicy
+
 if TYPE_CHECKING:
     from numaferry.model.host import PciDevice
     from numaferry.model.instance import Instance, InstanceNumaTopology, Vif
@@ -92,7 +94,9 @@ class Migration:
     controller: str = ""
     #: The person asked for it to be given up.
     abort_requested: bool = False
-    bandwidth_mib_s: int = 0
+    policy: MigrationPolicy = attrs.field(factory=MigrationPolicy)
+    #: A person wants its end forced: "post-copy" or "pause"; "" while nobody does.
+    force_complete: str = ""
     #: Emulator pin, NIC links and whatever else rollback must restore on the source; plain text values.
     source_memo: tuple[tuple[str, str], ...] = ()
     migration_type: MigrationType = MigrationType.LIVE_MIGRATION

@@ -15,6 +15,7 @@
     physical_network_cells = { physnet0 = [0] }
     migration_address = "10.0.0.1"
     peer_uri = "qemu+tls://10.0.0.1/system"
+    migration = { downtime_ms = 300, auto_converge = true }
 
 The words and their forms are those of nova.conf (``[compute]`` and ``[DEFAULT]``); `name`, `uri`, `physical_networks`,
 `migration_address` and `peer_uri` are this project's, and `physical_network_cells` says what nova's
@@ -32,6 +33,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from numaferry.errors import InvalidInput
 from numaferry.model import CpuSet, HostConfig, ReservedPages
+from numaferry.service.policies import PolicyTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +90,7 @@ class _Host(BaseModel):
     physical_network_cells: dict[str, list[CellId]] = Field(default_factory=dict)
     migration_address: str = ""
     peer_uri: str = ""
+    migration: PolicyTable = Field(default_factory=PolicyTable)
 
 
 #: What is allowed for a key, for the hint.
@@ -103,6 +106,7 @@ ALLOWED = {
     "physical_networks": 'a table such as { physnet0 = "ens4f0" }',
     "physical_network_cells": "a table of cell ids such as { physnet0 = [0, 1] }",
     "migration_address": "an address of the host in the migration network",
+    "migration": "a table of a migration's policy, such as { downtime_ms = 300, auto_converge = true }",
     "peer_uri": "the libvirt URI under which other hosts reach this one",
 }
 
@@ -167,6 +171,7 @@ def _entry(entry: Any, number: int, text: str, where: str) -> HostEntry:
             ),
             migration_address=host.migration_address,
             peer_uri=host.peer_uri,
+            migration=host.migration.wish(),
         ),
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numaferry.ledger import Ledger
     from numaferry.ledger.upgrades import LedgerUpgrade
     from numaferry.ledger.usage import HostUsage
-    from numaferry.model import CpuSet, HostConfig, Migration
+    from numaferry.model import CpuSet, HostConfig, Migration, PolicyWish
     from numaferry.service.config import HostEntry
     from numaferry.service.driving import Watch
     from numaferry.service.hostmap import HostMap
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         AdoptLine,
         AuditReport,
         Explanation,
+        ForceForecast,
         HostLine,
         HostShow,
         InstanceLine,
@@ -174,20 +175,27 @@ class Ferry:
         """Forget an instance, which runs on unmanaged; returns its name. See `service.instances.forget`."""
         return instances.forget(self.ledger, self._reach, ref)
 
+    def instance_policy(self, ref: str, wish: PolicyWish | None = None) -> PolicyWish:
+        """Return what is said of an instance's migrations, after replacing it with `wish` where that is given."""
+        uuid = self.ledger.instance(ref).uuid
+        if wish is not None:
+            self.ledger.set_instance_policy(uuid, wish)
+        return self.ledger.instance_policy(uuid)
+
     # -- moving
 
-    def plan(self, ref: str, dest: str | None = None, *, bandwidth_mib_s: int = 0, force: bool = False) -> Plan:
+    def plan(self, ref: str, dest: str | None = None, *, policy: PolicyWish | None = None, force: bool = False) -> Plan:
         """Return what `migrate` would do; touches nothing. See `service.plans`."""
         from numaferry.service import plans  # noqa: PLC0415  (imported by who needs it)
 
-        return plans.plan(self.ledger, self._reach, ref, dest, bandwidth_mib_s=bandwidth_mib_s, force=force)
+        return plans.plan(self.ledger, self._reach, ref, dest, policy=policy, force=force)
 
     def migrate(
         self,
         ref: str,
         dest: str | None = None,
         *,
-        bandwidth_mib_s: int = 0,
+        policy: PolicyWish | None = None,
         force: bool = False,
         watch: Watch | None = None,
     ) -> MigrationShow:
@@ -195,9 +203,7 @@ class Ferry:
         from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
 
         try:
-            return moves.migrate(
-                self.ledger, self._reach, ref, dest, bandwidth_mib_s=bandwidth_mib_s, force=force, watch=watch
-            )
+            return moves.migrate(self.ledger, self._reach, ref, dest, policy=policy, force=force, watch=watch)
         except moves.LeftAlone:
             # The worker still uses both; closed under it, it would take that for a failure of the hosts.
             self._left = True
@@ -226,6 +232,18 @@ class Ferry:
         from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
 
         return moves.abort(self.ledger, self._reach, ref)
+
+    def migration_force_forecast(self, ref: str, how: str | None = None) -> ForceForecast:
+        """Say how a running migration's end would be forced, and what pause that means; see `service.forcing`."""
+        from numaferry.service import forcing  # noqa: PLC0415  (imported by who needs it)
+
+        return forcing.forecast(self.ledger, self._reach, ref, how)
+
+    def migration_force_complete(self, ref: str, how: str) -> MigrationLine:
+        """Force a running migration's end; raises NotFound, Conflict where no job runs or its policy forbids it."""
+        from numaferry.service import forcing  # noqa: PLC0415  (imported by who needs it)
+
+        return forcing.force(self.ledger, ref, how)
 
     def migration_recover(
         self, ref: str | None = None, *, answer: str | None = None, watch: Watch | None = None

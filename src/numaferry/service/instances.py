@@ -296,5 +296,5 @@ def migration_line(move: Migration, name: str) -> MigrationLine:
         updated_at=move.updated_at,
         controller=move.controller,
         abort_requested=move.abort_requested,
-        bandwidth_mib_s=move.bandwidth_mib_s,
+        policy=move.policy,
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from numaferry.errors import Conflict, HostUnreachable, MigrationFailed, NumaferryError
+from numaferry.errors import Conflict, HostError, HostUnreachable, MigrationFailed, NumaferryError
 from numaferry.migration.checks import check_can_live_migrate_source, look_at_source, refuse
+from numaferry.migration.evidence import POSTCOPY_REASONS
 from numaferry.migration.lease import LeasePolicy
-from numaferry.model import IN_PROGRESS, MigrationStatus
+from numaferry.model import IN_PROGRESS, MigrationStatus, PolicyWish, PostCopy
 from numaferry.scheduler import select_destinations
 from numaferry.service.discovery import look
 from numaferry.service.driving import Watch, left_by, name_of, running_controller, takeable, watched_engine
@@ -16,6 +17,7 @@ from numaferry.service.following import follow
 from numaferry.service.hosts import refresh, try_refresh
 from numaferry.service.instances import migration_line
 from numaferry.service.plans import refuse_absent, refuse_moving
+from numaferry.service.policies import resolve
 from numaferry.service.views import EventLine, MigrationLine, MigrationShow
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def migrate(
     ref: str,
     dest: str | None,
     *,
-    bandwidth_mib_s: int = 0,
+    policy: PolicyWish | None = None,
     force: bool = False,
     watch: Watch | None = None,
 ) -> MigrationShow:
@@ -80,6 +82,7 @@ def migrate(
     if dest is not None:
         select_destinations(ledger, instance, dest=dest)
     refuse_moving(ledger, instance)
+    chosen = resolve(ledger, instance, policy or PolicyWish())
     hypervisor = reach(ledger.host(instance.host).uri)
     refuse_absent(hypervisor, instance)
     seen = look_at_source(instance.host, hypervisor, instance.uuid)
@@ -94,7 +97,7 @@ def migrate(
             try_refresh(ledger, reach, record)
     engine = watched_engine(ledger, reach, watch)
     controller = running_controller(ledger)
-    migration = engine.start(instance, dest, bandwidth_mib_s, force=force, handed_over=bool(controller))
+    migration = engine.start(instance, dest, chosen, force=force, handed_over=bool(controller))
     line = migration_line(migration, instance.name)
     if watch is not None:
         watch.started(line)
@@ -190,8 +193,27 @@ def abort(ledger: Ledger, reach: Reach, ref: str, *, watch: Watch | None = None)
             hint=f"to have it on {move.source} again: numaferry migrate {name} --dest {move.source}",
         )
     engine = watched_engine(ledger, reach, watch)
+    _refuse_in_postcopy(ledger, reach, move, name)
     left = takeable(ledger, move, LeasePolicy())
     engine.abort(move.id)
     if left:
         engine.recover(move.id, left_by=left_by(move))
     return migration_line(ledger.migration(move.id), name)
+
+
+def _refuse_in_postcopy(ledger: Ledger, reach: Reach, move: Migration, name: str) -> None:
+    """Raise Conflict where the guest runs on the destination already, fetching what is left: there is no way back.
+
+    A source that can't be asked now is no reason to refuse: the wish is noted, and its driver finds out.
+    """
+    if move.status is not MigrationStatus.RUNNING or move.policy.post_copy is PostCopy.NEVER:
+        return
+    try:
+        seen = reach(ledger.host(move.source).uri).domain(move.instance_uuid)
+    except HostError:
+        return
+    if seen is not None and seen.state_reason in POSTCOPY_REASONS:
+        raise Conflict(
+            f"migration {move.id}: {name} is in post-copy and runs on {move.dest}: there is no way back",
+            hint=f"to have it on {move.source} again, once it has arrived: numaferry migrate {name}",
+        )

@@ -16,11 +16,12 @@ from numaferry.ledger import Ledger, open_ledger
 from numaferry.ledger.hosts import UNREACHABLE
 from numaferry.migration import checks as reads
 from numaferry.migration.links import dest_vifs
-from numaferry.model import IN_PROGRESS, XmlKind, mutated_migration_context
+from numaferry.model import IN_PROGRESS, PolicyWish, PostCopy, XmlKind, mutated_migration_context
 from numaferry.request import parse_domain
 from numaferry.scheduler import select_destinations
 from numaferry.service.discovery import look
 from numaferry.service.hosts import refresh
+from numaferry.service.policies import resolve
 from numaferry.service.views import CheckLine, Plan
 from numaferry.virt.libvirt.domain_xml import get_updated_guest_xml, strip_secrets, xml_difference
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numaferry.ledger import HostRecord, MoveClaim
-    from numaferry.model import Instance, Misfit, Vif
+    from numaferry.model import Instance, MigrationPolicy, Misfit, Vif
     from numaferry.service.discovery import Reach
     from numaferry.virt.port import Hypervisor
 
@@ -47,7 +48,7 @@ def scratch_copy(ledger: Ledger) -> Iterator[Ledger]:
 
 
 def plan(
-    ledger: Ledger, reach: Reach, ref: str, dest: str | None, *, bandwidth_mib_s: int = 0, force: bool = False
+    ledger: Ledger, reach: Reach, ref: str, dest: str | None, *, policy: PolicyWish | None = None, force: bool = False
 ) -> Plan:
     """Return what a migration would claim, check and send; touches nothing.
 
@@ -71,7 +72,7 @@ def plan(
             instance.uuid,
             passed or chosen[:1],
             vifs=lambda record: _links(instance, source, record),
-            bandwidth_mib_s=bandwidth_mib_s,
+            policy=resolve(copy, instance, policy or PolicyWish()),
         )
         return _planned(copy, reach, claim, tuple(notes), force=force)
 
@@ -195,14 +196,34 @@ def _updated(xml: str, mutated: Instance, dest: HostRecord) -> str:
     return get_updated_guest_xml(xml, mutated, dest_facts=dest.facts, dest_config=dest.config)
 
 
+def policy_words(policy: MigrationPolicy) -> list[str]:
+    """Return the options of `virsh migrate` for a policy; what numaferry does while the job runs has none."""
+    values = {
+        "--bandwidth": policy.bandwidth_mib_s,
+        "--postcopy-bandwidth": policy.bandwidth_postcopy_mib_s,
+        "--parallel-connections": policy.parallel_connections,
+        "--comp-methods": policy.compression,
+        "--auto-converge-initial": policy.auto_converge and policy.auto_converge_initial,
+        "--auto-converge-increment": policy.auto_converge and policy.auto_converge_increment,
+    }
+    flags = {
+        "--auto-converge": policy.auto_converge,
+        "--postcopy": policy.post_copy is not PostCopy.NEVER,
+        "--parallel": policy.parallel_connections > 0,
+        "--compressed": bool(policy.compression),
+        "--tls": policy.tls,
+    }
+    said = [word for name, value in values.items() if value for word in (name, str(value))]
+    return [*(name for name, on in flags.items() if on), *said]
+
+
 def virsh_command(source: HostRecord, dest: HostRecord, claim: MoveClaim) -> tuple[str, ...]:
     """Return the words of the `virsh migrate` command that asks libvirt for the same move."""
     name = claim.instance.name
     words = ["virsh", "-c", source.uri, "migrate", "--live", "--p2p", "--xml", f"{name}-dest.xml"]
     if claim.instance.persistent:
         words += ["--persistent", "--undefinesource", "--persistent-xml", f"{name}-persistent.xml"]
-    if claim.migration.bandwidth_mib_s:
-        words += ["--bandwidth", str(claim.migration.bandwidth_mib_s)]
+    words += policy_words(claim.migration.policy)
     words += [name, dest.config.peer_uri or dest.uri]
     if dest.config.migration_address:
         words.append(f"tcp://{dest.config.migration_address}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         HostConfig,
         HostTopology,
         InstanceNumaTopology,
+        MigrationPolicy,
         Misfit,
         NumaRequest,
         PciDevice,
@@ -187,7 +188,15 @@ class MigrationLine:
     updated_at: float
     controller: str
     abort_requested: bool
-    bandwidth_mib_s: int
+    policy: MigrationPolicy
+
+
+@attrs.frozen(slots=True)
+class ForceForecast:
+    """How the end of a migration would be forced, and the pause that is expected, in one sentence."""
+
+    how: str
+    sentence: str
 
 
 @attrs.frozen(slots=True)

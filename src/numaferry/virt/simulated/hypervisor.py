@@ -276,6 +276,10 @@ class SimulatedHypervisor(ClosesOnExit):
         def abort() -> None:
             job = self._fleet.jobs.get(uuid)
             if job is not None and not job.ended and job.source is self._host:
+                if job.postcopy:
+                    raise self._refuse(
+                        "Requested operation is not valid: migration job cannot be aborted in post-copy mode"
+                    )
                 job.abort_requested = True
 
         self._call("abort_job", abort, uuid)

@@ -251,13 +251,22 @@ class MigrationJob:
         if domain is None or incoming is None:
             raise HypervisorError("Requested operation is not valid: domain is not running", hint="look again")
         self.postcopy, self.paused_at = True, self.fleet.now_s
-        domain.state, domain.reason = DomainState.PAUSED, "post-copy"
-        incoming.state, incoming.reason = DomainState.RUNNING, "post-copy"
+        domain.state, domain.reason = DomainState.PAUSED, "postcopy"
+        incoming.state, incoming.reason = DomainState.RUNNING, "postcopy"
         self.round_bytes, self.dirtied_bytes = self.round_bytes + self.dirtied_bytes, 0
         self.fleet.tell(f"{self.source.name} to {self.dest.name}: post-copy")
 
     def fail(self, text: str) -> None:
-        """End without success: the destination's half-started guest is killed, the source's goes on running."""
+        """End without success: the destination's half-started guest is killed, the source's goes on running.
+
+        In post-copy both halves stay, paused: neither has the whole memory.
+        """
+        if self.postcopy:
+            for half in (self.domain, self.dest.domains.get(self.call.uuid)):
+                if half is not None and half.state.active:
+                    half.state, half.reason = DomainState.PAUSED, "postcopy-failed"
+            self._end(text)
+            return
         self._drop_incoming()
         domain = self.domain
         if domain is not None and domain.state is DomainState.PAUSED and domain.reason == "migration":

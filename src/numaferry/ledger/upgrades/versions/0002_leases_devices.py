@@ -2,6 +2,7 @@
 
 * `migration` has a type, a fencing token and a lease. One that was made before is a live migration that nobody holds a
   lease of, so any controller may take it.
+* It has a policy in place of the limit of its bandwidth.
 * `claim` may be there twice for one instance and host: a re-pin.
 * `device`, `claim_device`, `claim_device_link`, `controller` and `migration_sample` are new, and empty.
 * `event` has a key; events that were written before have none.
@@ -25,13 +26,17 @@ from sqlalchemy import (
     Integer,
     Text,
     UniqueConstraint,
+    column,
     select,
+    table,
     update,
 )
 
 from numaferry.ledger.upgrades import schema_1
 
 WORDS: Final = Text().with_variant(Text(collation="C"), "postgresql")
+
+_POLICY: Final = table("migration", column("id"), column("policy_json"))
 
 revision = "0002"
 down_revision = "0001"
@@ -44,6 +49,7 @@ def upgrade() -> None:
     op.add_column("host", Column("ledgers_seen_json", WORDS, nullable=False, server_default="[]"))
     op.add_column("host", Column("ledgers_accepted_json", WORDS, nullable=False, server_default="[]"))
     op.add_column("instance", Column("gone_since", Float))
+    op.add_column("instance", Column("policy_json", WORDS, nullable=False, server_default='{"said":[]}'))
     _leases()
     op.add_column("event", Column("key", WORDS))
     op.create_index("event_key", "event", ["key"], unique=True)
@@ -58,6 +64,7 @@ def _leases() -> None:
     op.add_column("migration", Column("migration_type", WORDS, kinds, nullable=False, server_default="live-migration"))
     op.add_column("migration", Column("token", Integer, nullable=False, server_default="0"))
     op.add_column("migration", Column("lease_until", Float, nullable=False, server_default="0"))
+    _policies()
     op.create_table(
         "controller",
         Column("name", WORDS, primary_key=True),
@@ -65,6 +72,17 @@ def _leases() -> None:
         Column("started_at", Float, nullable=False),
         Column("lease_until", Float, nullable=False),
     )
+
+
+def _policies() -> None:
+    """Keep how a migration is driven as a whole; schema 1 knew the limit of its bandwidth alone."""
+    op.add_column("migration", Column("policy_json", WORDS, nullable=False, server_default="{}"))
+    op.add_column("migration", Column("force_complete", WORDS, nullable=False, server_default=""))
+    connection, move = op.get_bind(), schema_1.migration
+    for row in connection.execute(select(move.c.id, move.c.bandwidth_mib_s).where(move.c.bandwidth_mib_s > 0)).all():
+        policy = json.dumps({"bandwidth_mib_s": row.bandwidth_mib_s}, separators=(",", ":"))
+        connection.execute(update(_POLICY).where(_POLICY.c.id == row.id).values(policy_json=policy))
+    op.drop_column("migration", "bandwidth_mib_s")
 
 
 def _devices() -> None:
