@@ -59,7 +59,8 @@ def post_live_migration_at_destination(move: Move) -> None:
 
 def update_available_resource(move: Move) -> None:
     """Audit both hosts and tell the findings and what the audit cost; a host that can't be audited is told too."""
-    for host in (move.source.name, move.dest.name):
+    # a re-pin has one host
+    for host in dict.fromkeys((move.source.name, move.dest.name)):
         # an audit opens connections of its own, which no lease guards
         move.guard()
         try:

@@ -21,10 +21,10 @@ from numaferry.errors import (
     MigrationFailed,
     NeedsPerson,
     NotFound,
-    NumaferryError,
     TakenOver,
 )
 from numaferry.fit import numa_fit_instance_to_host
+from numaferry.migration.finish import update_available_resource
 from numaferry.migration.readback import expected_masks
 from numaferry.migration.states import Event, next_status
 from numaferry.model import CpuSet, MigrationStatus, Misfit
@@ -141,7 +141,7 @@ def _finish(move: Move) -> Migration:
     move.tools.ledger.confirm_migration(move.migration.id, token=move.lease.token)
     mark = move.mark(move.source, moving=False)
     move.tidy(f"marking the guest on {host}", lambda: move.source_host.set_ownership(move.uuid, mark), reach=False)
-    _audit(move)
+    update_available_resource(move)
     move.commit(f"{name} has other CPUs on {host}", event=Event.COMPLETE, reason="")
     return move.migration
 
@@ -161,7 +161,7 @@ def _undo(move: Move, error: Exception | None) -> Migration:
     dropped = move.tools.ledger.drop_move_claim(move.migration.id, status, why, token=move.lease.token)
     move.migration = dropped or move.migration
     move.tools.on_progress(move.migration, None)
-    _audit(move)
+    update_available_resource(move)
     if error is None or aborted:
         return move.migration
     raise MigrationFailed(
@@ -179,15 +179,3 @@ def _call_person(move: Move, refused: HypervisorError) -> None:
         f"re-pin {move.migration.id}: {sentence}; both sets of CPUs stay its own",
         hint=f"when libvirt on {move.source.name} takes pins again: numaferry migration recover {move.migration.id}",
     )
-
-
-def _audit(move: Move) -> None:
-    try:
-        report = move.tools.audit(move.source.name)
-    except (LedgerError, TakenOver):
-        raise
-    except NumaferryError as error:
-        move.commit(f"update_available_resource on {move.source.name} did not work: {error.message}")
-        return
-    said = "; ".join(finding.sentence for finding in report.findings) or "promise and reality agree"
-    move.commit(f"update_available_resource on {move.source.name}: {len(report.findings)} findings: {said}")
