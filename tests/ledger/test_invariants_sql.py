@@ -306,9 +306,14 @@ def test_migrations_are_kept(sql, fleet, guest):
 
 
 def test_every_claim_and_release_raises_the_generation_of_its_host(sql, guest):
-    before = sql.one("SELECT generation FROM host WHERE name = 'A'")
+    def generations():
+        return [row[0] for row in sql.execute("SELECT generation FROM host ORDER BY name")]
+
+    here, there = generations()
+    sql.execute(CLAIM, ("second", guest.uuid, 2, 1, sql.one(MIGRATION, *move_of(guest))))
+    assert generations() == [here, there + 1]
     sql.execute("DELETE FROM instance WHERE uuid = ?", (guest.uuid,))
-    assert sql.one("SELECT generation FROM host WHERE name = 'A'") == before + 1
+    assert generations() == [here + 1, there + 2]
 
 
 def test_deleting_an_instance_frees_all_that_it_held(sql, guest):
