@@ -15,6 +15,8 @@ from numaferry import errors
 from numaferry.cli.app import root
 from numaferry.cli.exits import EXIT_CODES
 from numaferry.ledger.upgrades import LedgerUpgrade
+from numaferry.migration.progress import Progress
+from numaferry.model import JobInfo
 from numaferry.service import views
 from numaferry.service.config import parse
 
@@ -80,6 +82,9 @@ def test_what_json_prints_is_on_the_page(name):
         ("migrate", views.Plan),
         ("migration list", views.MigrationLine),
         ("migration show", views.MigrationShow),
+        ("migration watch", views.WatchLine),
+        ("migration watch", Progress),
+        ("migration watch", JobInfo),
         ("migration recover", views.Recovered),
         ("explain", views.Explanation),
         ("audit", views.AuditReport),

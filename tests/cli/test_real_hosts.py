@@ -154,3 +154,48 @@ def test_a_controller_drives_what_is_handed_to_it_is_killed_and_followed_by_anot
     out, err = second.communicate(timeout=30)
     assert second.returncode == 0, err
     assert out.splitlines()[-1] == "controller east ends"
+
+
+def watched(operator, *words):
+    """Watch a migration in a process of its own until it tells a time left; returns it with the lines so far."""
+    process = operator.begin("migration", "watch", *words, "-f", "json")
+    lines = []
+    for line in process.stdout:
+        lines.append(json.loads(line))
+        if (lines[-1]["progress"] or {}).get("eta_s"):
+            return process, lines
+    pytest.fail(process.stderr.read())
+
+
+def test_a_move_is_watched_from_another_terminal_which_is_killed_and_another_one(operator):
+    operator.run("host", "import", str(operator.toml))
+    operator.run("instance", "adopt", "--all")
+    mover = operator.slow_move()
+    first, lines = watched(operator, "db1")
+    first.kill()
+    first.communicate(timeout=30)
+    assert (lines[-1]["status"], lines[-1]["step"]) == ("running", "live_migration")
+    assert lines[-1]["progress"]["job"]["memory_remaining_bytes"] > 0
+    assert " left, at " in lines[-1]["progress"]["eta"]
+
+    second, _ = watched(operator, "1")
+    second.send_signal(signal.SIGINT)
+    _, err = second.communicate(timeout=30)
+    assert second.returncode == 130
+    assert "is left alone, running" in err
+
+    third, lines = watched(operator, "db1")
+    out, err = third.communicate(timeout=120)
+    assert third.returncode == 0, err
+    lines += [json.loads(line) for line in out.splitlines()]
+    _, err = mover.communicate(timeout=120)
+    assert mover.returncode == 0, err
+    last = lines[-1]
+    assert (last["status"], last["progress"]["percent"]) == ("completed", 100)
+    assert last["progress"]["job"]["downtime_ms"] > 0
+    told = [event["sentence"] for line in lines for event in line["events"]]
+    assert "db1 is on beta" in told
+    for line in lines:
+        if line["progress"] and line["progress"]["job"]["memory_remaining_bytes"]:
+            assert line["progress"]["percent"] < 100
+    assert operator.told("audit")["findings"] == []

@@ -29,8 +29,9 @@ class Watch:
         if moment == "claimed":
             die()
 
-    def progress(self, migration, job):
+    def progress(self, migration, progress):
         if moment == "copying":
+            job = progress and progress.job
             if job is not None and job.memory_processed_bytes and job.memory_remaining_bytes:
                 die()
         elif migration.step == moment:

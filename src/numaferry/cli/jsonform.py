@@ -42,3 +42,8 @@ def _container(value: object) -> Any:
 def dumps(value: object) -> str:
     """Return indented JSON text, keys in the order of the fields."""
     return json.dumps(to_json(value), indent=2, ensure_ascii=False)
+
+
+def dumps_line(value: object) -> str:
+    """Return JSON text in one line, for answers that are an object a line."""
+    return json.dumps(to_json(value), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""`numaferry migration list|show|abort|force-complete|recover`."""
+"""`numaferry migration list|show|watch|abort|force-complete|recover`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import click
 from numaferry.cli.kit import Session, command_options, examples, table
 from numaferry.cli.placements import pin_table
 from numaferry.cli.policies import policy_words
-from numaferry.cli.progress import make_watch
+from numaferry.cli.progress import JsonLines, make_watch
 from numaferry.cli.words import clock
 from numaferry.errors import HostUnreachable, NeedsPerson, RefusedError
+from numaferry.migration.progress import told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,24 @@ def show(session: Session, migration: str) -> None:
     """Show a migration by id or UUID: where from, where to, and what happened, sentence by sentence."""
     shown = session.ferry().migration_show(migration)
     session.show(shown, lambda: _show(shown))
+
+
+@migration.command()
+@click.argument("migration", metavar="ID|INSTANCE")
+@command_options
+@examples("numaferry migration watch 3", "numaferry migration watch db1 -f json")
+def watch(session: Session, migration: str) -> None:
+    """Follow a migration to its end, whoever drives it: status, figures, and what happens, as it comes.
+
+    It asks the ledger alone and changes nothing; it may be started again at any moment, in any number of terminals.
+    Of an instance its newest migration is meant. Ends with 0 when the migration has completed, with 6 when it ended in
+    another way, with 7 when it needs a person. Ctrl-C ends the watching only.
+    """
+    shown = JsonLines() if session.json else make_watch(answer=True)
+    try:
+        session.ferry().migration_watch(migration, shown.look)
+    finally:
+        shown.close()
 
 
 @migration.command()
@@ -138,6 +157,7 @@ def _show(shown: MigrationShow) -> list[RenderableType]:
         ("reason", move.reason),
         ("controller", move.controller),
         ("policy", policy_words(move.policy)),
+        *_figures(shown),
         *((f"nic {new.mac}", f"{old.source_dev} → {new.source_dev}") for old, new in _nics(shown)),
     ):
         facts.add_row(word, value)
@@ -145,6 +165,12 @@ def _show(shown: MigrationShow) -> list[RenderableType]:
     for event in shown.events:
         events.add_row(clock(event.at), event.sentence)
     return [facts, pin_table(shown.new_numa_topology, shown.old_numa_topology), events]
+
+
+def _figures(shown: MigrationShow) -> Sequence[tuple[str, str]]:
+    """Return the job's last figures with the trend and when they were seen; nothing where it never was."""
+    progress = shown.progress
+    return [("last figures", f"{told(progress)} ({clock(progress.at)})")] if progress is not None else []
 
 
 def _nics(shown: MigrationShow) -> Sequence[tuple[Vif, Vif]]:

@@ -1,4 +1,4 @@
-"""How a migration is watched: a bar on a terminal, plain lines elsewhere, in the words of `virsh domjobinfo`."""
+"""How a migration is watched: a bar on a terminal, plain lines elsewhere, objects with `-f json`."""
 
 from __future__ import annotations
 
@@ -8,112 +8,77 @@ from typing import TYPE_CHECKING
 
 import click
 
-from numaferry.cli.words import duration
+from numaferry.cli.jsonform import dumps_line
+from numaferry.migration.progress import brief, told
 from numaferry.model import MigrationStatus
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
-    from numaferry.model import JobInfo, Migration
-    from numaferry.service.views import MigrationLine
+    from numaferry.migration.progress import Progress
+    from numaferry.model import Migration
+    from numaferry.service.views import MigrationLine, WatchLine
 
-_MIB = 1 << 20
 #: Between two plain lines of one step.
 _LINE_EVERY_S = 2.0
-
-
-def percent(job: JobInfo) -> int:
-    """Return how much is done, in whole percent: never 100 while bytes remain, never less than 0."""
-    if job.memory_total_bytes <= 0:
-        return 0
-    done = 1 - job.memory_remaining_bytes / job.memory_total_bytes
-    whole = max(0, min(100, int(done * 100)))
-    return min(whole, 99) if job.memory_remaining_bytes > 0 else whole
-
-
-def dirty_bps(job: JobInfo) -> int:
-    """Return how many bytes the guest dirties per second, by libvirt's figures."""
-    return job.memory_dirty_rate * job.memory_page_size_bytes
-
-
-def eta(job: JobInfo) -> str:
-    """Return the honest time left: none where the guest dirties memory as fast as it is sent."""
-    if not job.memory_total_bytes:
-        return "preparing the destination"
-    if not job.memory_remaining_bytes:
-        return "switching"
-    if job.memory_bps <= 0:
-        return "time left unknown"
-    net = job.memory_bps - dirty_bps(job)
-    if net <= 0:
-        return "no end in sight: dirty rate exceeds bandwidth"
-    return f"about {duration(1000 * job.memory_remaining_bytes / net)} left"
-
-
-def figures(job: JobInfo) -> str:
-    """Return the figures of a job in one line."""
-    parts = [
-        f"memory processed {_mib(job.memory_processed_bytes)} MiB",
-        f"remaining {_mib(job.memory_remaining_bytes)} of {_mib(job.memory_total_bytes)} MiB",
-        f"bandwidth {job.memory_bps / _MIB:.0f} MiB/s",
-        f"dirty rate {dirty_bps(job) / _MIB:.0f} MiB/s",
-    ]
-    if job.memory_iteration:
-        parts.append(f"iteration {job.memory_iteration}")
-    return ", ".join(parts)
-
-
-def brief(job: JobInfo) -> str:
-    """Return the figures that fit beside a bar on 80 columns."""
-    left, total = _mib(job.memory_remaining_bytes), _mib(job.memory_total_bytes)
-    words = f"{left}/{total} MiB left, {job.memory_bps / _MIB:.0f} MiB/s"
-    return f"{words}, dirty {dirty_bps(job) / _MIB:.0f}" if job.memory_dirty_rate else words
-
-
-def told(job: JobInfo) -> str:
-    """Return percentage, figures and time left; before anything is copied, only that the destination is prepared."""
-    if not job.memory_total_bytes:
-        return eta(job)
-    return f"{percent(job)} %, {figures(job)}, {eta(job)}"
-
-
-def _mib(size_bytes: int) -> int:
-    """Return whole MiB, rounded up so that a remainder never reads as nothing."""
-    return -(-size_bytes // _MIB)
+#: Statuses of which the job's figures are told: it runs, or how it ended. Between these they are of a moment ago.
+_ENDED = frozenset({MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED})
+_TOLD = _ENDED | {MigrationStatus.RUNNING}
 
 
 class PlainWatch:
-    """Lines on standard error: one per step, and one every other second while memory is copied; none twice."""
+    """Lines: one per step, and one every other second while memory is copied; none twice.
 
-    def __init__(self) -> None:
+    On standard error beside a command's answer, on standard output where they are the answer.
+    """
+
+    def __init__(self, *, answer: bool = False) -> None:
+        self._err = not answer
         self._last = ("", 0.0)
         self._line = ""
+        self._begun = False
 
     def started(self, migration: MigrationLine) -> None:
         """Tell that the claim is taken, or that a migration is taken up."""
-        click.echo(
-            f"migration {migration.id}: {migration.instance} from {migration.source} to {migration.dest},"
-            f" {migration.status}",
-            err=True,
-        )
+        self._begin(migration.id, migration.instance, migration.source, migration.dest, migration.status)
 
     def handed_over(self, migration: MigrationLine, controller: str) -> None:
         """Tell who drives it."""
-        click.echo(f"migration {migration.id}: controller {controller} drives it", err=True)
+        self._say(f"migration {migration.id}: controller {controller} drives it")
 
-    def progress(self, migration: Migration, job: JobInfo | None) -> None:
+    def progress(self, migration: Migration, progress: Progress | None) -> None:
         """Tell a new step at once, figures every other second."""
-        word, now = f"{migration.status} {migration.step}".strip(), time.monotonic()
+        self._tell(migration.id, migration.status, migration.step, progress)
+
+    def look(self, line: WatchLine) -> None:
+        """Tell a change that was seen in the ledger: what happened, then how it is."""
+        if not self._begun:
+            self._begin(line.migration, line.instance, line.source, line.dest, line.status)
+        for words in (*(event.sentence for event in line.events), line.note):
+            if words:
+                self._say(f"migration {line.migration}: {words}")
+        self._tell(line.migration, line.status, line.step, line.progress)
+
+    def _begin(self, number: int, name: str, source: str, dest: str, status: str) -> None:
+        self._begun = True
+        self._say(f"migration {number}: {name} from {source} to {dest}, {status}")
+
+    def _tell(self, number: int, status: str, step: str, progress: Progress | None) -> None:
+        word, now = f"{status} {step}".strip(), time.monotonic()
         said, when = self._last
-        if word == said and (job is None or now - when < _LINE_EVERY_S):
+        if word == said and (progress is None or now - when < _LINE_EVERY_S):
             return
         self._last = (word, now)
-        line = f"migration {migration.id}: {word}"
-        if job is not None and not job.completed:
-            line += f", {told(job)}"
+        line = f"migration {number}: {word}"
+        if progress is not None and status in _TOLD:
+            line += f", {told(progress)}"
         if line != self._line:
             self._line = line
-            click.echo(line, err=True)
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        click.echo(line, err=self._err)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -122,40 +87,56 @@ class PlainWatch:
 class BarWatch:
     """A bar that is drawn over on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, answer: bool = False) -> None:
         from rich.console import Console  # noqa: PLC0415  (rich is imported only by what prints with it)
         from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415  (the same)
 
-        self._progress: Progress = Progress(
+        self._progress: Bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[said]}"),
-            console=Console(stderr=True, highlight=False, markup=False),
+            console=Console(stderr=not answer, highlight=False, markup=False),
             refresh_per_second=4,
         )
         self._task: TaskID | None = None
 
     def started(self, migration: MigrationLine) -> None:
         """Begin to draw."""
-        what = f"{migration.instance} {migration.source} → {migration.dest}"
-        self._task = self._progress.add_task(what, total=100, said=migration.status)
-        self._progress.start()
+        self._begin(migration.instance, migration.source, migration.dest, migration.status)
 
     def handed_over(self, migration: MigrationLine, controller: str) -> None:
         """Tell who drives it, above the bar."""
         self._progress.console.print(f"migration {migration.id}: controller {controller} drives it")
 
-    def progress(self, migration: Migration, job: JobInfo | None) -> None:
+    def progress(self, migration: Migration, progress: Progress | None) -> None:
         """Draw the job's figures, or the step beside it."""
+        self._draw(migration.status, migration.step, progress)
+
+    def look(self, line: WatchLine) -> None:
+        """Tell above the bar what happened, and draw how it is."""
+        if self._task is None:
+            self._begin(line.instance, line.source, line.dest, line.status)
+        for words in (*(event.sentence for event in line.events), line.note):
+            if words:
+                self._progress.console.print(words)
+        if line.status in _ENDED and line.progress is not None:
+            self._progress.console.print(told(line.progress))
+        self._draw(line.status, line.step, line.progress)
+
+    def _begin(self, name: str, source: str, dest: str, status: str) -> None:
+        self._task = self._progress.add_task(f"{name} {source} → {dest}", total=100, said=status)
+        self._progress.start()
+
+    def _draw(self, status: str, step: str, progress: Progress | None) -> None:
         if self._task is None:
             return
-        said = f"{migration.status} {migration.step}".strip()
-        if job is not None and not job.completed:
-            said = f"{brief(job)}, {eta(job)}" if job.memory_total_bytes else eta(job)
-            self._progress.update(self._task, completed=percent(job), said=said)
-        elif migration.status is MigrationStatus.COMPLETED:
+        said = f"{status} {step}".strip()
+        if status == MigrationStatus.COMPLETED:
             self._progress.update(self._task, completed=100, said="completed")
+        elif progress is not None and not progress.job.completed:
+            words = brief(progress) if status == MigrationStatus.RUNNING else said
+            self._progress.update(self._task, completed=progress.percent, said=words)
         else:
             self._progress.update(self._task, said=said)
 
@@ -164,6 +145,18 @@ class BarWatch:
         self._progress.stop()
 
 
-def make_watch() -> PlainWatch | BarWatch:
-    """Return a bar where standard error is a terminal, else lines."""
-    return BarWatch() if sys.stderr.isatty() else PlainWatch()
+class JsonLines:
+    """An object a line on standard output."""
+
+    def look(self, line: WatchLine) -> None:
+        """Print a change."""
+        click.echo(dumps_line(line))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def make_watch(*, answer: bool = False) -> PlainWatch | BarWatch:
+    """Return a bar where standard error (output, if it is the answer) is a terminal, else lines."""
+    out = sys.stdout if answer else sys.stderr
+    return BarWatch(answer=answer) if out.isatty() else PlainWatch(answer=answer)

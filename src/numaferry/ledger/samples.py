@@ -44,7 +44,8 @@ class Sample:
 def due(job: JobInfo, last: JobInfo | None, age_s: float) -> bool:
     """Tell whether a look is worth keeping when `last` was kept `age_s` ago: one for each pass, or 10 s.
 
-    None is before the first byte or after a job that has completed, whose figures are kept once.
+    One more is where the last had no bandwidth yet, as at a job's beginning: nothing can be told from it. None is
+    before the first byte or after a job that has completed, whose figures are kept once.
     """
     if not (job.memory_total_bytes or job.disk_total_bytes):
         return False
@@ -52,7 +53,13 @@ def due(job: JobInfo, last: JobInfo | None, age_s: float) -> bool:
         return True
     if last.completed or job.completed:
         return job.completed and not last.completed
-    return job.memory_iteration != last.memory_iteration or age_s >= EVERY_S
+    if job.memory_iteration != last.memory_iteration or age_s >= EVERY_S:
+        return True
+    return not _bps(last) and _bps(job) > 0
+
+
+def _bps(job: JobInfo) -> int:
+    return job.memory_bps + job.disk_bps
 
 
 class SampleStore(Store):

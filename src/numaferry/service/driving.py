@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
+from numaferry.errors import LedgerError
 from numaferry.migration import controllers
 from numaferry.migration.lease import LeasePolicy
-from numaferry.model import MigrationStatus
+from numaferry.migration.progress import progress_of
+from numaferry.model import MigrationStatus, Passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from numaferry.audit import AuditResult
     from numaferry.ledger import HostRecord, Ledger
     from numaferry.migration.engine import MigrationEngine
+    from numaferry.migration.progress import Progress
     from numaferry.model import JobInfo, Migration
     from numaferry.service.discovery import Reach
     from numaferry.service.views import MigrationLine
@@ -28,7 +31,7 @@ class Watch(Protocol):
         """The claim is taken."""
         ...
 
-    def progress(self, migration: Migration, job: JobInfo | None) -> None:
+    def progress(self, migration: Migration, progress: Progress | None) -> None:
         """Something has changed: the status, the step, or the job's figures."""
         ...
 
@@ -61,7 +64,38 @@ def engine_for(
 
 def watched_engine(ledger: Ledger, reach: Reach, watch: Watch | None) -> MigrationEngine:
     """Return an engine that tells a watch how it goes."""
-    return engine_for(ledger, reach, told=watch.progress if watch is not None else None)
+    return engine_for(ledger, reach, told=teller(ledger, watch))
+
+
+def teller(ledger: Ledger, watch: Watch | None) -> Callable[[Migration, JobInfo | None], None]:
+    """Return what tells a watch of a job's looks what they mean, one after another.
+
+    The trend goes on from the look that the ledger has, so that a job which is adopted reads the same everywhere.
+    """
+    passes: Passes | None = None
+
+    def tell(migration: Migration, job: JobInfo | None) -> None:
+        nonlocal passes
+        if watch is None:
+            return
+        if job is None:
+            watch.progress(migration, None)
+            return
+        if passes is None:
+            passes = _passes_so_far(ledger, migration)
+        passes = passes.observe(job)
+        watch.progress(migration, progress_of(job, passes))
+
+    return tell
+
+
+def _passes_so_far(ledger: Ledger, migration: Migration) -> Passes:
+    """Return the passes that the ledger knows; none where it can't be asked, which must not disturb who drives."""
+    with contextlib.suppress(LedgerError):
+        last = ledger.last_sample(migration.id)
+        if last is not None:
+            return last.passes
+    return Passes()
 
 
 def running_controller(ledger: Ledger) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Plan,
         Recovered,
         ScanReport,
+        WatchLine,
     )
     from numaferry.virt.port import Hypervisor
 
@@ -226,6 +227,12 @@ class Ferry:
         from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
 
         return moves.show(self.ledger, self.ledger.migration(ref))
+
+    def migration_watch(self, ref: str, tell: Callable[[WatchLine], None]) -> WatchLine:
+        """Tell a migration, or an instance's newest one, as it goes until its end; see `service.watching`."""
+        from numaferry.service import watching  # noqa: PLC0415  (imported by who needs it)
+
+        return watching.watch(self.ledger, ref, tell)
 
     def migration_abort(self, ref: str) -> MigrationLine:
         """Ask for a migration to be given up; raises NotFound, Conflict once it has ended or passed its return."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from numaferry.errors import Conflict, HostError, HostUnreachable, MigrationFailed, NumaferryError
+from numaferry.errors import Conflict, HostError, HostUnreachable, NumaferryError
 from numaferry.migration.checks import check_can_live_migrate_source, look_at_source, refuse
 from numaferry.migration.evidence import POSTCOPY_REASONS
 from numaferry.migration.lease import LeasePolicy
@@ -13,12 +13,13 @@ from numaferry.model import IN_PROGRESS, MigrationStatus, PolicyWish, PostCopy
 from numaferry.scheduler import select_destinations
 from numaferry.service.discovery import look
 from numaferry.service.driving import Watch, left_by, name_of, running_controller, takeable, watched_engine
-from numaferry.service.following import follow
+from numaferry.service.following import follow, refuse_unfinished
 from numaferry.service.hosts import refresh, try_refresh
 from numaferry.service.instances import migration_line
 from numaferry.service.plans import refuse_absent, refuse_moving
 from numaferry.service.policies import resolve
 from numaferry.service.views import EventLine, MigrationLine, MigrationShow
+from numaferry.service.watching import last_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,9 +55,10 @@ class LeftAlone(NumaferryError):
                 f"migration {migration.id} of {name} was left as {migration.status}: {name} runs on {migration.source},"
                 f" its claim on {migration.dest} stays until the migration is recovered"
             )
+        follows = "watch" if controller else "recover"
         super().__init__(
             message,
-            hint=f"numaferry migration recover {migration.id} follows it to its end;"
+            hint=f"numaferry migration {follows} {migration.id} follows it to its end;"
             f" numaferry migration abort {migration.id} gives it up",
         )
 
@@ -106,11 +108,7 @@ def migrate(
     work = _work(ledger, reach, engine, migration, watch=watch, controller=controller)
     _drive(ledger, migration, instance, work, controller)
     ended = ledger.migration(migration.id)
-    if ended.status is not MigrationStatus.COMPLETED:
-        raise MigrationFailed(
-            f"migration {ended.id} of {instance.name} is {ended.status}: {ended.reason or 'no reason was noted'}",
-            hint=f"what happened step by step: numaferry migration show {ended.id}",
-        )
+    refuse_unfinished(ended, instance.name)
     return show(ledger, ended)
 
 
@@ -171,6 +169,7 @@ def show(ledger: Ledger, move: Migration) -> MigrationShow:
         new_numa_topology=context.new_numa_topology if context else None,
         old_vifs=context.old_vifs if context else (),
         new_vifs=context.new_vifs if context else (),
+        progress=last_progress(move, ledger.last_sample(move.id)),
         events=tuple(EventLine(one.at, one.kind, one.sentence) for one in ledger.events(migration=move.id)),
     )
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numaferry.ledger.explain import Holder, PoolExplanation
+    from numaferry.migration.progress import Progress
     from numaferry.model import (
         CpuSet,
         Flavor,
@@ -209,14 +210,38 @@ class EventLine:
 
 
 @attrs.frozen(slots=True)
+class WatchLine:
+    """What `migration watch` tells at each change: how a migration is now, and what has happened since."""
+
+    #: The migration's id.
+    migration: int
+    instance: str
+    source: str
+    dest: str
+    status: str
+    step: str
+    reason: str
+    #: Who drives it; "" for nobody.
+    controller: str
+    #: The last figures of its job; None before there are some.
+    progress: Progress | None
+    #: New since the line before.
+    events: tuple[EventLine, ...]
+    #: What a person should know, e.g. that nobody drives it.
+    note: str
+
+
+@attrs.frozen(slots=True)
 class MigrationShow:
-    """A migration, both sides of its context, and what happened, sentence by sentence."""
+    """A migration, both sides of its context, its job's last figures, and what happened, sentence by sentence."""
 
     migration: MigrationLine
     old_numa_topology: InstanceNumaTopology | None
     new_numa_topology: InstanceNumaTopology | None
     old_vifs: tuple[Vif, ...]
     new_vifs: tuple[Vif, ...]
+    #: None where its job was never seen.
+    progress: Progress | None
     events: tuple[EventLine, ...]
 
 
