@@ -256,6 +256,11 @@ def test_a_lock_that_is_held_too_long_is_told(  # noqa: PLR0917  (fixtures and a
     impatient.close()
 
 
+def test_what_can_not_be_sent_is_no_matter_of_the_connection(fleet, told):
+    error = told("", "can't be used .*NUL", lambda _url: fleet.set_host_state("A", "unreachable", "no \0 route"))
+    assert not error.retryable
+
+
 def test_more_threads_than_connections_take_turns_or_are_told(fleet, told):
     pool = fleet._engine.pool
     pool._timeout = 0.2

@@ -68,7 +68,7 @@ _HELD = Trouble(
 )
 _CONFLICT = Trouble("was changed by another at the same moment", "try again", retryable=True, again=True)
 _NOT_ALLOWED = Trouble("lets this user in no further", "check the user, the password and the rights in the database")
-#: Beginnings of SQLSTATEs (PostgreSQL, Appendix A); the longest that fits counts, "" is an error without one.
+#: Beginnings of SQLSTATEs (PostgreSQL, Appendix A); the longest that fits counts, "" is a connection's without one.
 POSTGRESQL_TROUBLES: Final[Mapping[str, Trouble]] = {
     "": UNREACHABLE,
     "08": UNREACHABLE,
@@ -104,8 +104,15 @@ def trouble_of(error: BaseException) -> Trouble:
     if isinstance(error, sqlite3.Error):
         return next((known for start, known in SQLITE_TROUBLES.items() if (name or "").startswith(start)), _UNKNOWN)
     state = getattr(error, "sqlstate", None) or _meant(str(error))
+    if not state and not _of_connection(error):
+        return _UNKNOWN
     fitting = [start for start in POSTGRESQL_TROUBLES if state.startswith(start) and (start or not state)]
     return POSTGRESQL_TROUBLES[max(fitting, key=len)] if fitting else _UNKNOWN
+
+
+def _of_connection(error: BaseException) -> bool:
+    """Tell whether a driver's own error is about the connection, and not about what was to be sent over it."""
+    return any(kind.__name__ in {"OperationalError", "InterfaceError"} for kind in type(error).__mro__)
 
 
 def _meant(said: str) -> str:
