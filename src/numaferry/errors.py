@@ -23,7 +23,6 @@
     │   ├── HostUnreachable
     │   └── HypervisorError
     ├── LedgerError               the database is locked, foreign, newer, or broken (exit 9)
-    │   ├── ClaimLost               another claim was committed first; retryable
     │   ├── Overcommitted           the schema refused what the solver allowed: a bug, told loudly
     │   ├── LeaseLapsed             the lease could not be renewed in time, so no host is touched any more; retryable
     │   └── LedgerUnusable
@@ -190,13 +189,6 @@ class LedgerError(NumaferryError):
 
     code = "ledger"
     exit_code = 9
-
-
-class ClaimLost(LedgerError):
-    """Another claim was committed first and took what this one had chosen."""
-
-    code = "claim-lost"
-    retryable = True
 
 
 class Overcommitted(LedgerError):

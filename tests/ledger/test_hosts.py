@@ -124,7 +124,8 @@ def test_another_machine_is_quarantined_until_it_is_accepted(fleet, make, facts,
     fleet.set_host_state("A", "reachable")
     assert fleet.host("A").state == "quarantined"
     accepted = fleet.confirm_host("A", make.config(dedicated="2-3"))
-    assert accepted.state == "reachable"
+    assert not accepted.claimable, "what runs there now is not known yet"
+    assert fleet.set_observed("A", []).claimable
 
 
 def test_the_accepted_uuid_of_a_swapped_machine_was_overwritten_by_the_look_that_quarantined_it(fleet, make):
@@ -134,7 +135,60 @@ def test_the_accepted_uuid_of_a_swapped_machine_was_overwritten_by_the_look_that
         assert (record.uuid, record.facts.uuid) == ("uuid-of-A", "another")
     assert len([one for one in fleet.events(host="A") if one.kind == "host-quarantined"]) == 1, "told once"
     assert fleet.confirm_host("A", make.config()).uuid == "another"
-    assert fleet.update_host("A", swapped).state == "reachable"
+    assert fleet.update_host("A", swapped).state == "unreachable"
+    assert fleet.set_observed("A", []).state == "reachable"
+
+
+def test_a_host_that_was_silent_is_not_opened_by_confirming_it(fleet, make):
+    """What had been started there meanwhile was not known, and its CPUs were promised."""
+    fleet.set_host_state("A", "unreachable", "no route")
+    assert not fleet.confirm_host("A", make.config()).claimable
+    assert fleet.set_observed("A", []).claimable
+
+
+def test_a_look_that_another_has_overtaken_says_nothing(fleet, make):
+    """A look from before a boot opened the host again, with the guests that had run there before."""
+    before = fleet.now()
+    old = attrs.evolve(make.facts("A"), uptime_s=90_000)
+    fleet.update_host("A", old)
+    fleet.set_observed("A", [], fleet.now())
+    fleet.update_host("A", attrs.evolve(old, uptime_s=10), fleet.now())
+    assert not fleet.host("A").claimable
+    fleet.update_host("A", old, before)
+    fleet.set_observed("A", [make.seen("stray", "4")], before)
+    assert not fleet.host("A").claimable
+    assert fleet.observed("A") == ()
+
+
+def test_another_machine_in_its_place_says_nothing_of_what_runs_there(fleet, make):
+    """A URI that led to another machine freed what transient guests of the real one held."""
+    guest = attrs.evolve(make.guest("db1", "A", "4-5"), persistent=False)
+    fleet.claim_instance(guest)
+    fleet.update_host("A", attrs.evolve(make.facts("A"), uuid="another"))
+    fleet.set_observed("A", [make.seen("stray", "6")])
+    for _ in range(3):
+        assert fleet.note_present("A", set(), 0.0) == ()
+    assert fleet.observed("A") == ()
+    assert fleet.instance("db1").host == "A"
+
+
+def test_a_machine_that_answers_under_two_names_is_quarantined_also_where_nobody_confirmed_it(fleet, make):
+    """The schema refused it as "the ledger refused what the solver allowed", at every look."""
+    make.host(fleet, "new", confirmed=False)
+    record = fleet.update_host("new", attrs.evolve(make.facts("new"), uuid="uuid-of-B"))
+    assert (record.state, record.uuid) == ("quarantined", "uuid-of-new")
+    assert "the machine known as B" in record.state_reason
+
+
+def test_a_first_confirmation_does_not_accept_another_ledger_that_nobody_was_told_of(fleet, make):
+    make.host(fleet, "new", confirmed=False)
+    fleet.note_ledgers("new", {"theirs"})
+    with pytest.raises(Conflict, match="guests of another ledger, theirs, run on host new"):
+        fleet.confirm_host("new", make.config())
+    fleet.note_ledgers("A", {"theirs"})
+    assert fleet.host("A").state == "quarantined"
+    fleet.confirm_host("A", make.config())
+    assert "guests of ledger theirs are accepted there" in fleet.events(host="A")[-1].sentence
 
 
 def test_a_machine_that_has_a_name_already_is_not_accepted_under_another(fleet, make):

@@ -55,10 +55,13 @@ def test_a_claim_that_nobody_drives_has_none(undriven):
 def test_who_takes_it_gets_a_higher_token(fleet, undriven, take):
     first = take(undriven, ONE)
     assert (first.controller, first.token) == (ONE, 1)
-    again = take(undriven, ONE)
-    assert (again.controller, again.token) == (ONE, 2), "another thread of the same controller, perhaps"
+    with pytest.raises(LeaseHeld):
+        take(undriven, ONE)  # another thread of the same controller, perhaps: a call of its own may be under way
+    fleet.drop_lease(undriven.id, first.token, "done for now")
+    again = take(undriven, TWO)
+    assert (again.controller, again.token) == (TWO, 3), "letting go raises it too"
     assert again == fleet.migration(undriven.id)
-    assert fleet.events(migration=undriven.id)[-1].sentence == f"{ONE} takes over (token 2)"
+    assert fleet.events(migration=undriven.id)[-1].sentence == f"{TWO} takes over (token 3)"
 
 
 def test_a_lease_that_holds_is_not_taken(fleet, move, take):

@@ -19,7 +19,7 @@ from numaferry.errors import MigrationFailed
 from numaferry.lab.guests import GuestCell, GuestSpec, MacvtapNic, SerialWatch, domain_xml, put_in_share
 from numaferry.ledger import open_ledger
 from numaferry.migration.engine import MigrationEngine
-from numaferry.model import CpuSet, HostConfig, Instance, MigrationStatus, Ownership, XmlKind
+from numaferry.model import CpuSet, HostConfig, Instance, MigrationPolicy, MigrationStatus, Ownership, XmlKind
 from numaferry.request import parse_domain
 from numaferry.request.adoption import adopt
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-SLOW_MIB_S = 4
+SLOW = MigrationPolicy(bandwidth_mib_s=4)
 MAC = "52:54:00:00:0a:01"
 
 #: A controller of its own process: drives migration 1 of the ledger whose path is given.
@@ -175,7 +175,7 @@ def until_half_way(site, timeout_s=60):
 
 
 def test_a_controller_killed_in_the_middle_of_the_job_is_followed_by_one_that_adopts_it(site):
-    site.engine().start(site.ledger.instance("db1"), "beta", SLOW_MIB_S)
+    site.engine().start(site.ledger.instance("db1"), "beta", SLOW, handed_over=True)
     with subprocess.Popen([sys.executable, "-c", CONTROLLER, site.path]) as first:
         job = until_half_way(site)
         first.send_signal(signal.SIGKILL)
@@ -191,7 +191,7 @@ def test_a_controller_killed_in_the_middle_of_the_job_is_followed_by_one_that_ad
 
 def test_an_abort_leaves_the_guest_on_the_source(site):
     engine = site.engine()
-    engine.start(site.ledger.instance("db1"), "beta", SLOW_MIB_S)
+    engine.start(site.ledger.instance("db1"), "beta", SLOW)
     ended = []
     driver = threading.Thread(target=lambda: ended.append(engine.drive(1)))
     driver.start()

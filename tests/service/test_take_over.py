@@ -1,17 +1,17 @@
 """Recovering everything leaves alone what another controller has taken over since it was looked at."""
 
 import os
-import socket
 
 from numaferry.ledger import open_ledger
+from numaferry.migration.controllers import name_of
 from numaferry.model import CpuSet, HostConfig
 from numaferry.service import Ferry
 from numaferry.service.driving import engine_for
 from numaferry.virt.simulated import Fleet
 
 SETS = HostConfig(cpu_dedicated_set=CpuSet.parse("1-3"), cpu_shared_set=CpuSet.parse("0"))
-GONE = f"{socket.gethostname()}:999999999:1"
-ANOTHER = f"{socket.gethostname()}-too:{os.getpid()}:1"
+GONE = name_of(999_999_999, "1")
+ANOTHER = f"elsewhere:{os.getpid()}:1"
 
 
 def guest(name):

@@ -41,13 +41,14 @@ def update_available_resource(ledger: Ledger, host: str, hypervisor: Hypervisor)
     nothing was written but what was read before.
     """
     began = time.perf_counter()
-    record = ledger.update_host(host, hypervisor.facts())
+    looked_at = ledger.now()
+    record = ledger.update_host(host, hypervisor.facts(), looked_at)
     seen, unreadable = look(record, hypervisor)
     # read after the host was, so that a claim made meanwhile is known, and not taken for a stranger's use
     view = attrs.evolve(promises(ledger, record), unreadable=unreadable)
     mine = {one.uuid for one in view.promised}
     ledger.note_ledgers(host, seen.other_ledgers(ledger.ledger_id))
-    ledger.set_observed(host, [guest.use(seen.online, managed=guest.uuid in mine) for guest in seen.active])
+    ledger.set_observed(host, [guest.use(seen.online, managed=guest.uuid in mine) for guest in seen.active], looked_at)
     findings = find(view, seen)
     ledger.record_findings(host, findings)
     return AuditResult(host, findings, (time.perf_counter() - began) * 1000)

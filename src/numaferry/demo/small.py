@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import shlex
-import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from numaferry.demo.stage import DemoFailed, Stage, Teller
 from numaferry.errors import InvalidInput
 from numaferry.lab.guests import GuestCell, GuestSpec, MacvtapNic, domain_xml
 from numaferry.lab.guests.image import GuestImage
+from numaferry.migration.controllers import name_of
 from numaferry.service import Ferry
 from numaferry.virt.simulated import ClientDied, Fleet
 
@@ -146,7 +146,7 @@ class _Simulated:
     def _bury_controller(self) -> None:
         """Let the ledger name a process that is no more: the simulated controller died, but this process lives on."""
         with Ferry.open(self._ledger_url) as ferry:
-            gone = f"{socket.gethostname()}:999999999:1"
+            gone = name_of(999_999_999, "1")
             now = ferry.ledger.migration(2)
             ferry.ledger.take_lease(2, gone, 30.0, grace_s=60.0, gone=now.controller, key="the simulation's")
 

@@ -23,7 +23,7 @@ class ControllerRecord:
     """One controller; `alive` is whether its lease holds now, by the database's clock."""
 
     name: str
-    #: ``HOST:PID:STARTTIME.N``, which its migrations bear as their controller.
+    #: ``HOST/BOOT.NAMESPACE:PID:STARTTIME.N``, which its migrations bear as their controller.
     session: str
     started_at: float
     lease_until: float

@@ -62,6 +62,15 @@ class HostRecord:
         return self.facts.uri
 
     @property
+    def is_itself(self) -> bool:
+        """Tell whether what answered last is the machine that was accepted."""
+        return self.facts.uuid == self.uuid
+
+    def is_newer_than(self, looked_at: float | None) -> bool:
+        """Tell whether what runs here is known from a look that began after this time."""
+        return looked_at is not None and self.observed_at is not None and looked_at < self.observed_at
+
+    @property
     def claimable(self) -> bool:
         """Tell whether a claim may be made here at all."""
         return self.confirmed and self.state == REACHABLE
@@ -265,15 +274,23 @@ class HostStore(Store):
         return record
 
     @writes
-    def update_host(self, connection: Connection, name: str, facts: HostFacts) -> HostRecord:
+    def update_host(
+        self, connection: Connection, name: str, facts: HostFacts, looked_at: float | None = None
+    ) -> HostRecord:
         """Store what discovery found now; another machine, other cells or CPU numbers quarantine a confirmed host.
 
         The host UUID that was accepted stays until `confirm_host`, so that recovery still tells the machines apart.
         Limits that reality lowered never fail: rows are over-full and closed (`overfull`). A host that was unreachable,
-        or that was booted since the last look, stays closed until `set_observed` says what runs there now.
+        or that was booted since the last look, stays closed until `set_observed` says what runs there now. A look that
+        began (`looked_at`) before the one that is known says nothing.
         """
         old = load_locked_host(connection, name)
+        if old.is_newer_than(looked_at):
+            return old
+        twin = "" if facts.uuid == old.uuid else _twin(connection, old.id, facts.uuid)
         differs = _machine_change(old.uuid, old.facts, facts) if old.confirmed else ""
+        if twin:
+            differs = f"what answers is the machine known as {twin}"
         state, reason = old.state, old.state_reason
         if facts.booted_since(old.facts):
             if state == REACHABLE:
@@ -285,15 +302,16 @@ class HostStore(Store):
         if (state, reason) != (old.state, old.state_reason) and state == QUARANTINED:
             sentence = f"host {name} is quarantined: {differs}; numaferry host confirm {name} accepts it"
             write_event(connection, "host-quarantined", sentence, host=name)
-        accepted = old.uuid if old.confirmed else facts.uuid
+        accepted = old.uuid if old.confirmed or twin else facts.uuid
         values = {"facts_json": dumps(facts), "uuid": accepted, "state": state, "state_reason": reason}
         return _change(connection, old, values)
 
     def confirm_host(self, name: str, config: HostConfig) -> HostRecord:
         """Store what the operator says of a host, and open it for claims; ends a quarantine, accepting what was found.
 
-        That other ledgers' guests run there is accepted too.
-        Raises InvalidInput for sets that can't be, Conflict for a machine that another name has already. Sets that are
+        That other ledgers' guests run there is accepted where the quarantine said so. A host that was not reachable
+        and itself stays closed until it was looked at. Raises InvalidInput for sets that can't be, Conflict for a
+        machine that another name has already, or for another ledger's guests that nobody was told of. Sets that are
         smaller than what is promised already are accepted: what is promised stays, and nothing new is promised beyond
         them.
         """
@@ -307,18 +325,27 @@ class HostStore(Store):
             return old
         check_config(old.facts, config)
         _refuse_twin(connection, old)
+        strange = sorted(set(old.ledgers_seen) - set(old.ledgers_accepted))
+        if untold := [one for one in strange if one not in old.state_reason]:
+            raise Conflict(
+                f"guests of another ledger, {untold[0]}, run on host {name}",
+                hint=f"if that ledger is gone for good: numaferry host remove {name}, and add it with --take-over",
+                code="foreign-ledger",
+            )
+        looked_at = old.state == REACHABLE
         values = {
             "config_json": dumps(config),
             "confirmed": True,
             "uuid": old.facts.uuid,
-            "state": REACHABLE,
-            "state_reason": "",
+            "state": REACHABLE if looked_at else UNREACHABLE,
+            "state_reason": "" if looked_at else "confirmed, and not looked at since",
             "ledgers_accepted_json": dumps(sorted({*old.ledgers_accepted, *old.ledgers_seen})),
         }
         new = _change(connection, old, values)
         sentence = (
             f"host {name} confirmed: dedicated CPUs {config.cpu_dedicated_set or 'none'},"
             f" shared CPUs {config.cpu_shared_set or 'none'}, {config.reserved_host_memory_mb} MiB reserved"
+            + (f"; guests of ledger {', '.join(strange)} are accepted there" if strange else "")
         )
         write_event(connection, "host-confirmed", sentence, host=name, key=key)
         return new
@@ -336,10 +363,14 @@ class HostStore(Store):
             "ledgers_seen_json": dumps(sorted(seen)),
             "ledgers_accepted_json": dumps(sorted(accepted)),
         }
-        strange = sorted(set(seen) - accepted)
-        if strange and old.confirmed and old.state != QUARANTINED:
-            reason = f"guests of another ledger, {strange[0]}, run there"
-            values |= {"state": QUARANTINED, "state_reason": reason}
+        strange = [one for one in sorted(set(seen) - accepted) if one not in old.state_reason]
+        if seen and accept:
+            words = f"guests of ledger {', '.join(sorted(seen))} on host {name} are accepted: taken over"
+            write_event(connection, "host-taken-over", words, host=name)
+        if strange and old.confirmed:
+            reason = f"guests of another ledger, {', '.join(strange)}, run there"
+            before = f"{old.state_reason}; " if old.state == QUARANTINED else ""
+            values |= {"state": QUARANTINED, "state_reason": before + reason}
             sentence = f"host {name} is quarantined: {reason}; numaferry host confirm {name} accepts it"
             write_event(connection, "host-quarantined", sentence, host=name)
         _change(connection, old, values)
@@ -352,6 +383,11 @@ class HostStore(Store):
             return old
         because = f": {reason}" if reason else ""
         write_event(connection, "host-state", f"host {name} is {state}{because}", host=name)
+        if state == UNREACHABLE:
+            # what was missing before the silence has to be missed again after it
+            here = select(schema.claim.c.id).where(schema.claim.c.host_id == old.id)
+            missed = update(schema.instance).where(schema.instance.c.current_claim.in_(here))
+            connection.execute(missed.values(gone_since=None))
         return _change(connection, old, {"state": state, "state_reason": reason})
 
     def remove_host(self, name: str) -> None:
@@ -384,14 +420,18 @@ class HostStore(Store):
 
 def _refuse_twin(connection: Connection, record: HostRecord) -> None:
     """Raise Conflict where the machine that answers as this host is in the ledger under another name."""
-    table = schema.host.c
-    same = (table.uuid == record.facts.uuid) & (table.uuid != "") & (table.id != record.id)
-    other = connection.execute(select(table.name).where(same)).scalar_one_or_none()
-    if other is not None:
+    if other := _twin(connection, record.id, record.facts.uuid):
         raise Conflict(
             f"what answers as host {record.name} is the machine known as {other}",
             hint=f"one of their URIs leads to the wrong machine: numaferry host show {other}",
         )
+
+
+def _twin(connection: Connection, host_id: int, machine: str) -> str:
+    """Return under which other name a machine (host UUID) is in the ledger, or ""."""
+    table = schema.host.c
+    same = (table.uuid == machine) & (table.uuid != "") & (table.id != host_id)
+    return connection.execute(select(table.name).where(same)).scalar_one_or_none() or ""
 
 
 def _change(connection: Connection, old: HostRecord, values: dict[str, Any]) -> HostRecord:

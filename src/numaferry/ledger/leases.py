@@ -49,9 +49,10 @@ class LeaseStore(Store):
     ) -> Migration:
         """Take the lease of a migration in progress, and return it with its new token.
 
-        Free is one that nobody holds, that `controller` held itself, that `gone` holds (a controller known to be dead;
-        "" for nobody), or that ran out `grace_s` ago. `key` tells a repeated call from a second one. Raises LeaseHeld
-        with the seconds that are left, TakenOver where another than `gone` holds it by now, Conflict once ended.
+        Free is one that nobody holds, that `gone` holds (a controller known to be dead; "" for nobody), or that ran out
+        `grace_s` ago; one that `controller` itself held and did not let go of is no exception, since a call of its own
+        may be under way. `key` tells a repeated call from a second one. Raises LeaseHeld with the seconds that are
+        left, TakenOver where another than `gone` holds it by now, Conflict once ended.
         """
         old = load_locked(connection, migration_id)
         if written(connection, key):
@@ -61,7 +62,7 @@ class LeaseStore(Store):
         this = _TABLE.id == migration_id
         if not old.in_progress:
             raise Conflict(f"migration {old.id} is {old.status}: there is nothing to drive")
-        known = ["", controller] + ([gone] if gone else [])
+        known = ["", *([gone] if gone else [])]
         free = or_(_TABLE.controller.in_(known), _TABLE.lease_until + grace_s <= schema.epoch_now())
         values = {
             "controller": controller,
@@ -92,14 +93,20 @@ class LeaseStore(Store):
         )
 
     @writes
-    def renew_lease(self, connection: Connection, migration_id: int, token: int, ttl_s: float) -> None:
+    def renew_lease(
+        self, connection: Connection, migration_id: int, token: int, ttl_s: float, *, moving: bool = False
+    ) -> None:
         """Make a lease last for `ttl_s` from now; raises TakenOver where another holds it.
+
+        With `moving` one of a migration that has ended is not renewed either (Conflict): its claim may be free.
 
         One that ran out and that nobody took is renewed: who would take it has waited for longer.
         """
         this = (_TABLE.id == migration_id) & (_TABLE.token == token)
         if connection.execute(update(schema.migration).where(this).values(lease_values(ttl_s))).rowcount != 1:
             refuse_stale(load_migration(connection, migration_id), token)
+        if moving and not (now := load_migration(connection, migration_id)).in_progress:
+            raise Conflict(f"migration {migration_id} is {now.status}: nothing is changed for it any more")
 
     @writes
     def drop_lease(self, connection: Connection, migration_id: int, token: int, sentence: str) -> None:

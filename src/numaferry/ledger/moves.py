@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from sqlalchemy import Float, bindparam, insert, select
 
-from numaferry.errors import Conflict, LedgerError, NumaferryError
+from numaferry.errors import Conflict, LedgerError, LedgerUnusable, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
@@ -27,6 +27,7 @@ from numaferry.ledger.migrations import made_before
 from numaferry.ledger.names import device_name
 from numaferry.ledger.rows import migration_of
 from numaferry.ledger.store import Store, writes
+from numaferry.ledger.trouble import Interrupted
 from numaferry.model import (
     CpuSet,
     Instance,
@@ -133,7 +134,14 @@ class MoveStore(Store):
             },
             lease_s,
         )
-        return self._claim_move(instance_uuid, tuple(candidates), wish)
+        try:
+            return self._claim_move(instance_uuid, tuple(candidates), wish)
+        except Interrupted as error:
+            raise LedgerUnusable(
+                f"{error.message}; whether migration {wish.uuid} was accepted is not known",
+                hint="when the ledger answers again: numaferry migration list --in-progress; to give it up: numaferry"
+                f" migration abort {wish.uuid}",
+            ) from error
 
     def repin_claim(
         self,

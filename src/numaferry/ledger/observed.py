@@ -29,14 +29,20 @@ class ObservedStore(Store):
     """Observations in the ledger."""
 
     @writes
-    def set_observed(self, connection: Connection, name: str, uses: Collection[ObservedUse]) -> HostRecord:
+    def set_observed(
+        self, connection: Connection, name: str, uses: Collection[ObservedUse], looked_at: float | None = None
+    ) -> HostRecord:
         """Replace what is seen to run on a host; the generation grows where it differs from what was known.
 
         A host that was unreachable, or closed since it was booted, is open again: now it is known what runs there.
+        `looked_at` is when the look began, by the database's clock: one that is older than what is known says nothing,
+        nor does one at another machine than the accepted one.
         """
         wanted = tuple(sorted(uses, key=lambda use: use.uuid))
         record = load_locked_host(connection, name)
-        values: dict[str, Any] = {"observed_at": schema.epoch_now()}
+        if not record.is_itself or record.is_newer_than(looked_at):
+            return record
+        values: dict[str, Any] = {"observed_at": schema.epoch_now() if looked_at is None else looked_at}
         if load_observed(connection, record.id) != wanted:
             values["generation"] = schema.host.c.generation + 1
             replace_observed(connection, record.id, wanted)
@@ -48,15 +54,23 @@ class ObservedStore(Store):
 
     @writes
     def note_present(
-        self, connection: Connection, name: str, present: Collection[str], grace_s: float
+        self,
+        connection: Connection,
+        name: str,
+        present: Collection[str],
+        grace_s: float,
+        looked_at: float | None = None,
     ) -> tuple[str, ...]:
         """Note which domains (UUIDs, running or only defined) a look at a host found; return who was released.
 
         A transient guest that is gone is released once it has been missing for `grace_s` by the database's clock; one
         that is being moved, or is seen on another host, never. A persistent guest keeps its claim, whatever was found:
-        that it was undefined is a finding. Only what was looked at counts, so a silent host releases nothing.
+        that it was undefined is a finding. Only what was looked at counts, so a silent host releases nothing, nor does
+        another machine that answers in its place, nor a look that is older than what is known.
         """
         record = load_host(connection, name)
+        if not record.is_itself or record.is_newer_than(looked_at):
+            return ()
         claims = select(schema.claim.c.id).where(schema.claim.c.host_id == record.id)
         transient = _INSTANCE.persistent.is_(False) & _INSTANCE.current_claim.in_(claims)
         # a move of one of them is either seen below, or waits and then finds it gone

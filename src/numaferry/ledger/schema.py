@@ -360,6 +360,7 @@ event = Table(
     #: Known before the transaction: whoever lost the answer to a commit asks by it whether it was done.
     Column("key", WORDS),
     Index("event_key", "key", unique=True),
+    Index("event_by_host", "host"),
     Index("event_by_migration", "migration_id"),
     Index("event_by_instance", "instance_uuid"),
     sqlite_autoincrement=True,
@@ -370,7 +371,7 @@ controller = Table(
     "controller",
     metadata,
     Column("name", WORDS, primary_key=True),
-    #: ``HOST:PID:STARTTIME.N``: one run of it; migrations bear this as their `controller`.
+    #: ``HOST/BOOT.NAMESPACE:PID:STARTTIME.N``: one run of it; migrations bear this as their `controller`.
     Column("session", WORDS, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("lease_until", Float, nullable=False),

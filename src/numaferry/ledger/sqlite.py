@@ -6,6 +6,7 @@ snapshot and blocks nobody.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,7 +46,7 @@ def _create_file(where: Location, path: Path) -> None:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
     except OSError as error:
-        trouble = READ_ONLY if path.exists() and not path.is_dir() else NO_FILE
+        trouble = READ_ONLY if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} else NO_FILE
         raise unusable(where, trouble, error.strerror) from error
 
 

@@ -54,8 +54,26 @@ class Store:
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
-        """One snapshot."""
-        with usable(self.where), self._reader.begin() as connection:
+        """One snapshot; a connection that is found broken is opened anew, as often as a transaction is begun again."""
+        with usable(self.where), self._snapshot() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        for attempt in range(1, TRIES + 1):
+            try:
+                with usable(self.where):
+                    connection = self._reader.connect()
+                    if self.where.path is None:
+                        # a server that was restarted has cut every connection of the pool
+                        connection.exec_driver_sql("SELECT 1")
+                        connection.rollback()
+                break
+            except Interrupted:
+                if attempt == TRIES:
+                    raise
+            _pause(attempt)
+        with connection, connection.begin():
             yield connection
 
     def now(self) -> float:
@@ -84,11 +102,15 @@ def writes(method: Callable[Concatenate[_S, Connection, _P], _T]) -> Callable[Co
             except Interrupted:
                 if attempt == TRIES:
                     raise
-            # full jitter: those who collided do not meet again
-            time.sleep(random.uniform(0, PAUSE_S * 2**attempt))  # noqa: S311  (no secret)
+            _pause(attempt)
         raise AssertionError("the last attempt returns or raises")
 
     return call
+
+
+def _pause(attempt: int) -> None:
+    """Wait before the next attempt; full jitter: those who collided do not meet again."""
+    time.sleep(random.uniform(0, PAUSE_S * 2**attempt))  # noqa: S311  (no secret)
 
 
 def lock(connection: Connection, table: Any, condition: Any) -> None:

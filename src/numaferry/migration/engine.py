@@ -15,7 +15,7 @@ from numaferry.errors import LedgerError, NumaferryError, TakenOver
 from numaferry.migration import controllers, repin
 from numaferry.migration.answers import Answer, guest_is_gone
 from numaferry.migration.converge import Convergence, complete, take
-from numaferry.migration.lease import Lease, LeasePolicy
+from numaferry.migration.lease import Lease, LeasePolicy, monotonic_s
 from numaferry.migration.move import Move, Tools
 from numaferry.migration.shortlist import choose_and_claim
 from numaferry.migration.steps import STEPS
@@ -60,7 +60,7 @@ class MigrationEngine:
         *,
         controller: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic_s,
         poll_s: float = 0.5,
         wait_s: float = 2.0,
         waits: int = 15,
@@ -126,9 +126,9 @@ class MigrationEngine:
         with self._move(migration_id) as move:
             if not move.migration.in_progress:
                 return move.migration
-            begun = bool(move.migration.step)
-            if begun or move.migration.controller != self._tools.controller:
+            if move.migration.step or move.migration.controller != self._tools.controller:
                 self._take_over(move)
+            begun = bool(move.migration.step)
             if move.migration.migration_type is MigrationType.REPIN:
                 return repin.recover(move) if begun else repin.drive(move)
             return Convergence(move).run() if begun else self._run(move)
@@ -184,8 +184,12 @@ class MigrationEngine:
     def _let_go(self, move: Move, error: Exception) -> None:
         """Give the lease back of a migration that is left before its end: this process may live on without driving it.
 
-        Where another one drives it by now, or the ledger can't be written, nothing is done.
+        Where another one drives it by now, or the ledger can't be written, nothing is done; nor where a call that
+        changes something is still under way: then the next controller has to wait for the lease and the longest call.
         """
+        move.close()
+        if move.calls:
+            return
         with suppress(NumaferryError):
             sentence = f"{self._tools.controller} lets go of it: {error}"
             self._tools.ledger.drop_lease(move.migration.id, move.lease.token, sentence)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from numaferry.errors import HostError, HypervisorError
+from numaferry.errors import HostError, HypervisorError, LedgerUnusable
 from numaferry.migration.convergence import Action, Course, Turn, advise, told
 from numaferry.migration.evidence import DestWord, SourceWord, dest_word, progress, source_word
 from numaferry.migration.prepare import make_call
@@ -86,6 +86,9 @@ class Watch:
             # the blocking call hears of it too and says more
             if not self.patient:
                 raise
+        except LedgerUnusable:
+            # a ledger that is away for a moment stops nobody before the deadline: raises LeaseLapsed then
+            move.lease.hold()
         return True
 
     def _converge(self, job: JobInfo) -> None:

@@ -21,7 +21,9 @@ keep-alive of the hosts' daemons, which must not be turned off there.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, cast
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import attrs
 
@@ -47,6 +49,11 @@ CHANGING: Final = frozenset(
 )
 #: Methods that ask a host for nothing.
 UNGUARDED: Final = frozenset({"close", "same_connection"})
+
+
+def monotonic_s() -> float:
+    """Return the clock of local deadlines: it goes on while the machine is suspended, unlike `time.monotonic`."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @attrs.frozen(slots=True)
@@ -82,10 +89,10 @@ class Lease:
         lease._since = clock() - ttl_s
         return lease
 
-    def renew(self) -> None:
-        """Renew the lease in the ledger; raises TakenOver, LedgerError."""
+    def renew(self, *, moving: bool = False) -> None:
+        """Renew the lease in the ledger; raises TakenOver, LedgerError; with `moving` Conflict once it has ended."""
         began = self.clock()
-        self.ledger.renew_lease(self.migration_id, self.token, self.ttl_s)
+        self.ledger.renew_lease(self.migration_id, self.token, self.ttl_s, moving=moving)
         self._since = began
 
     def renewed(self, began: float) -> None:
@@ -113,12 +120,32 @@ class Lease:
             ) from error
 
 
+class CallsUnderWay:
+    """How many calls that change something are between their lease and their answer, in any thread."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = threading.Lock(), 0
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            self._count += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+
 class _Guarded:
     """A hypervisor whose every call is made under the lease."""
 
-    def __init__(self, hypervisor: Hypervisor, lease: Callable[[], Lease]) -> None:
+    def __init__(self, hypervisor: Hypervisor, lease: Callable[[], Lease], calls: CallsUnderWay) -> None:
         self._hypervisor = hypervisor
         self._lease = lease
+        self._calls = calls
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._hypervisor, name)
@@ -131,13 +158,13 @@ class _Guarded:
             if name not in CHANGING:
                 lease.hold()
                 return value(*args, **kwargs)
-            with self._hypervisor.same_connection():
-                lease.renew()
+            with self._calls, self._hypervisor.same_connection():
+                lease.renew(moving=True)
                 return value(*args, **kwargs)
 
         return call
 
 
-def guarded(hypervisor: Hypervisor, lease: Callable[[], Lease]) -> Hypervisor:
+def guarded(hypervisor: Hypervisor, lease: Callable[[], Lease], calls: CallsUnderWay | None = None) -> Hypervisor:
     """Return a hypervisor that makes no call without the lease; what it raises then is `Lease`'s."""
-    return cast("Hypervisor", _Guarded(hypervisor, lease))
+    return cast("Hypervisor", _Guarded(hypervisor, lease, CallsUnderWay() if calls is None else calls))

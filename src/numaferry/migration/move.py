@@ -12,7 +12,7 @@ from numaferry.ledger.migrations import refuse_stale
 from numaferry.ledger.samples import due
 from numaferry.migration.beside import in_thread
 from numaferry.migration.evidence import Sight, Unreachable
-from numaferry.migration.lease import Lease, LeasePolicy, guarded
+from numaferry.migration.lease import CallsUnderWay, Lease, LeasePolicy, guarded
 from numaferry.migration.states import next_status
 from numaferry.model import Ownership, mutated_migration_context
 
@@ -90,6 +90,8 @@ class Move:
     source: HostRecord
     dest: HostRecord
     lease: Lease
+    #: Calls under way that change something on a host.
+    calls: CallsUnderWay = attrs.field(factory=CallsUnderWay, init=False)
     _hypervisors: dict[str, Hypervisor] = attrs.field(factory=dict, init=False)
     #: The look at the job that was given to the ledger last, and when.
     _sampled: tuple[JobInfo | None, float] = attrs.field(default=(None, 0.0), init=False)
@@ -135,7 +137,7 @@ class Move:
 
     def _open(self, record: HostRecord) -> Hypervisor:
         if record.name not in self._hypervisors:
-            self._hypervisors[record.name] = guarded(self.tools.connect(record), lambda: self.lease)
+            self._hypervisors[record.name] = guarded(self.tools.connect(record), lambda: self.lease, self.calls)
         return self._hypervisors[record.name]
 
     def look(self) -> tuple[Sight, JobInfo | None, Sight]:

@@ -90,7 +90,7 @@ class Migration:
     #: Seconds since the epoch, by the database's clock.
     created_at: float = 0.0
     updated_at: float = 0.0
-    #: Who drives it ("host:pid:start.n"); "" for nobody.
+    #: Who drives it ("host/boot.namespace:pid:start.n"); "" for nobody.
     controller: str = ""
     #: The person asked for it to be given up.
     abort_requested: bool = False

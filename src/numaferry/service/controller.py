@@ -9,6 +9,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from numaferry.errors import Conflict, LeaseHeld, LedgerError, NumaferryError, TakenOver
@@ -21,7 +23,7 @@ from numaferry.service.hosts import try_refresh
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numaferry.ledger import Ledger
+    from numaferry.ledger import HostRecord, Ledger
     from numaferry.migration.engine import MigrationEngine
     from numaferry.model import JobInfo, Migration
     from numaferry.service.discovery import Reach
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 TURN_S: Final = 1.0
 #: How often each host is looked at.
 LOOK_S: Final = 60.0
+#: Hosts looked at at once.
+LOOKERS: Final = 8
 #: Migrations driven at once; more wait as `queued`, with their claims.
 PARALLEL: Final = 2
 #: A migration that could not go on is tried again after this long, doubled each time, at most `RETRY_MOST_S`.
@@ -67,12 +71,14 @@ class Controller:
         self._later: dict[int, tuple[float, float]] = {}
         self._renewed_at = 0.0
         self._lost: str = ""
+        #: host → what is wrong with it, as it was said last.
+        self._silent: dict[str, str] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set; raises Conflict where the name is taken, LedgerUnusable at the start only.
 
-        At the end migrations that are under way are let go of: libvirt drives their jobs, the next controller takes
-        them over at once.
+        At the end migrations that are under way are left: libvirt drives their jobs, the next controller takes them
+        over.
         """
         self._register()
         looking = threading.Thread(target=self._look_at_hosts, args=(stop,), name="look-at-hosts", daemon=True)
@@ -90,7 +96,7 @@ class Controller:
         gone = other if controllers.is_dead(other) else None
         self._ledger.register_controller(self.name, self.session, self._lease.ttl_s, gone=gone)
         self._renewed_at = time.monotonic()
-        self._say(f"controller {self.name} runs as {self.session} on ledger {self._ledger.where}")
+        self._tell_all(f"controller {self.name} runs as {self.session} on ledger {self._ledger.where}")
 
     def _turn(self) -> None:
         """One turn; a ledger that can't be reached is said once, and asked again at the next turn."""
@@ -100,11 +106,11 @@ class Controller:
         except LedgerError as error:
             if error.message != self._lost:
                 self._lost = error.message
-                self._say(f"the ledger can't be used, trying again: {error.message}")
+                self._tell_all(f"the ledger can't be used, trying again: {error.message}")
             return
         if self._lost:
             self._lost = ""
-            self._say("the ledger can be used again")
+            self._tell_all("the ledger can be used again")
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed_at < self._lease.ttl_s / 3:
@@ -134,7 +140,7 @@ class Controller:
         """Tell whether this controller may drive a migration; one that needs a person is left to `recover`."""
         if move.status is MigrationStatus.ERROR:
             return False
-        return move.controller == self.session or takeable(self._ledger, move, self._lease)
+        return takeable(self._ledger, move, self._lease)
 
     def _queue(self, move: Migration) -> None:
         words = f"queued: {self.name} drives {len(self._driven)} migrations already; the claim on {move.dest} is held"
@@ -148,7 +154,7 @@ class Controller:
             )
         except Conflict:
             return
-        self._say(f"migration {move.id} of {name_of(self._ledger, move)} is {words}")
+        self._tell_all(f"migration {move.id} of {name_of(self._ledger, move)} is {words}")
 
     def _begin(self, move: Migration) -> None:
         thread = threading.Thread(target=self._drive, args=(move,), name=f"migration-{move.id}", daemon=True)
@@ -159,26 +165,28 @@ class Controller:
         return engine_for(self._ledger, self._reach, controller=self.session, lease=self._lease, told=self._tell)
 
     def _drive(self, move: Migration) -> None:
-        """Drive one migration in a thread of its own, and say how it went."""
-        name = name_of(self._ledger, move)
-        engine = self._engine()
-        verb = "driving" if handed_over(move) else f"recovering what {move.controller or 'a controller'} left of"
-        self._say(f"migration {move.id} of {name}: {verb} {move.source} → {move.dest}")
+        """Drive one migration in a thread of its own, and say how it went; whatever goes wrong ends no other."""
+        what = f"migration {move.id}"
         try:
-            ended = engine.drive(move.id) if handed_over(move) else engine.recover(move.id)
+            what += f" of {name_of(self._ledger, move)}"
+            engine = self._engine()
+            begun = bool(move.step)
+            verb = f"recovering what {move.controller or 'a controller'} left of" if begun else "driving"
+            self._tell_all(f"{what}: {verb} {move.source} → {move.dest}")
+            ended = engine.recover(move.id) if begun else engine.drive(move.id)
         except (TakenOver, LeaseHeld) as error:
-            self._say(f"migration {move.id} of {name} is left alone: {error.message}")
+            self._tell_all(f"{what} is left alone: {error.message}")
             self._pause(move.id)
         except NumaferryError as error:
-            self._say(f"migration {move.id} of {name}: {error.message}")
+            self._tell_all(f"{what}: {error.message}")
             self._pause(move.id)
         except Exception as error:  # noqa: BLE001  (one migration's fault must not end the others')
-            self._say(f"migration {move.id} of {name}: a fault of numaferry: {type(error).__name__}: {error}")
+            self._tell_all(f"{what}: a fault of numaferry: {type(error).__name__}: {error}")
             self._pause(move.id)
         else:
             self._later.pop(move.id, None)
             because = f": {ended.reason}" if ended.reason else ""
-            self._say(f"migration {move.id} of {name} is {ended.status}{because}")
+            self._tell_all(f"{what} is {ended.status}{because}")
 
     def _pause(self, number: int) -> None:
         pause_s = min(RETRY_MOST_S, 2 * self._later.get(number, (0.0, RETRY_S / 2))[1])
@@ -186,34 +194,44 @@ class Controller:
 
     def _tell(self, migration: Migration, job: JobInfo | None) -> None:
         if job is None:
-            self._say(f"migration {migration.id}: {migration.status} {migration.step}".rstrip())
+            self._tell_all(f"migration {migration.id}: {migration.status} {migration.step}".rstrip())
 
     def _look_at_hosts(self, stop: threading.Event) -> None:
-        """Look at every host from time to time, so that the ledger knows what runs there and which are silent."""
-        silent: dict[str, str] = {}
-        while not stop.is_set():
-            try:
-                for record in self._ledger.hosts():
-                    if stop.is_set():
-                        return
-                    trouble = try_refresh(self._ledger, self._reach, record)
-                    if trouble != silent.get(record.name, ""):
-                        self._say(f"host {record.name}: {trouble or 'can be asked again'}")
-                        silent[record.name] = trouble
-            except NumaferryError as error:
-                self._say(f"looking at the hosts has to wait: {error.message}")
-            stop.wait(self._look_s)
+        """Look at every host from time to time, so that the ledger knows what runs there and which are silent.
+
+        Several at once: a silent host costs a connection's time limit, which the others must not wait for.
+        """
+        with ThreadPoolExecutor(LOOKERS, thread_name_prefix="look") as lookers:
+            while not stop.is_set():
+                try:
+                    list(lookers.map(self._look_at, self._ledger.hosts()))
+                except Exception as error:  # noqa: BLE001  (nobody else would look any more)
+                    self._tell_all(f"looking at the hosts has to wait: {error}")
+                stop.wait(self._look_s)
+
+    def _look_at(self, record: HostRecord) -> None:
+        """Look at one host; what is wrong with it is said once, and is no other host's matter."""
+        try:
+            trouble = try_refresh(self._ledger, self._reach, record)
+        except Exception as error:  # noqa: BLE001  (the same)
+            trouble = f"{type(error).__name__}: {error}"
+        if trouble != self._silent.get(record.name, ""):
+            self._silent[record.name] = trouble
+            self._tell_all(f"host {record.name}: {trouble or 'can be asked again'}")
 
     def _leave(self) -> None:
-        """Let go of everything that is under way; whoever takes it over need not wait for the lease."""
+        """Say good-bye. Leases of what is under way are kept: a call may be on its way to a host.
+
+        On this machine the next controller finds that this process has ended, and takes over at once; on another one
+        it waits for lease and longest call.
+        """
         under_way = [number for number, thread in self._driven.items() if thread.is_alive()]
-        try:
-            for number in under_way:
-                move = self._ledger.migration(number)
-                if move.controller == self.session and move.in_progress:
-                    self._ledger.drop_lease(number, move.token, f"{self.session} ends, and lets go of it")
+        with suppress(LedgerError):
             self._ledger.leave_controller(self.name, self.session)
-        except LedgerError as error:
-            self._say(f"could not say good-bye to the ledger: {error.message}")
         left = f"; migrations {', '.join(map(str, under_way))} are left to the next one" if under_way else ""
-        self._say(f"controller {self.name} ends{left}")
+        self._tell_all(f"controller {self.name} ends{left}")
+
+    def _tell_all(self, sentence: str) -> None:
+        """Say a sentence; that nobody listens any more stops nothing."""
+        with suppress(OSError, ValueError):
+            self._say(sentence)

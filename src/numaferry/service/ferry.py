@@ -121,7 +121,7 @@ class Ferry:
 
     def host_confirm(self, name: str, *, dedicated: CpuSet | None = None, shared: CpuSet | None = None) -> HostShow:
         """Open a host for claims; see `service.hosts.confirm`."""
-        return hosts.confirm(self.ledger, name, dedicated=dedicated, shared=shared)
+        return hosts.confirm(self.ledger, self._reach, name, dedicated=dedicated, shared=shared)
 
     def host_list(self) -> tuple[HostLine, ...]:
         """Return a row per host."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
-from numaferry.errors import HostError, LedgerError, MigrationFailed, NeedsPerson, NumaferryError
+from numaferry.errors import HostError, HostUnreachable, LedgerError, MigrationFailed, NeedsPerson, NumaferryError
 from numaferry.migration.lease import LeasePolicy
 from numaferry.model import MigrationStatus
 from numaferry.service.driving import Watch, handed_over, takeable, teller
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: A migration that its controller let go of, and did not take again for so long, waits for something.
+LEFT_S: Final = 2.0
 #: Between two looks at the ledger.
 POLL_S: Final = 0.5
 #: For so long a ledger that may be back in a moment is asked again; its server was restarted, or it is locked.
@@ -80,10 +82,11 @@ def _look(ledger: Ledger, number: int, after: int) -> Seen:
 def follow(ledger: Ledger, reach: Reach, engine: MigrationEngine, number: int, watch: Watch | None) -> Migration:
     """Return the migration as it ended; where its controller ends meanwhile, `engine` drives it on.
 
-    Raises NeedsPerson, and what `engine` raises.
+    Raises NeedsPerson, HostUnreachable where its controller waits for something, and what `engine` raises.
     """
     tell = teller(ledger, watch)
     said: tuple[str, str] = ("", "")
+    left_since = 0.0
     now = ledger.migration(number)
     for seen in looks(ledger, number):
         now = seen.migration
@@ -91,6 +94,9 @@ def follow(ledger: Ledger, reach: Reach, engine: MigrationEngine, number: int, w
             break
         if not patiently(partial(_controlled, ledger, now)):
             return engine.drive(number) if handed_over(now) else engine.recover(number)
+        left_since = (left_since or time.monotonic()) if _left(now) else 0.0
+        if left_since and time.monotonic() - left_since > LEFT_S:
+            raise _why_left(ledger, now)
         job = _job(ledger, reach, seen)
         if job is not None or (now.status, now.step) != said:
             tell(now, job)
@@ -115,6 +121,21 @@ def refuse_unfinished(move: Migration, name: str) -> None:
             f"migration {move.id} of {name} is {move.status}: {move.reason or 'no reason was noted'}",
             hint=f"what happened step by step: numaferry migration show {move.id}",
         )
+
+
+def _left(move: Migration) -> bool:
+    """Tell whether a controller has begun with a migration and let go of it: it waits for something."""
+    return not move.controller and bool(move.step)
+
+
+def _why_left(ledger: Ledger, move: Migration) -> NumaferryError:
+    """Return the error for a migration that its controller can't go on with, in its own words."""
+    words = [event.sentence for event in ledger.events(migration=move.id) if " lets go of it: " in event.sentence]
+    why = words[-1].partition(" lets go of it: ")[2] if words else "its controller let go of it"
+    return HostUnreachable(
+        f"migration {move.id} waits, with its claims held: {why}",
+        hint=f"the controller tries again by itself; what it does: numaferry migration show {move.id}",
+    )
 
 
 def _controlled(ledger: Ledger, move: Migration) -> bool:

@@ -145,10 +145,12 @@ def _refuse_twins(known: Mapping[str, str], seen: Sequence[tuple[str, HostEntry,
             raise Conflict(f"host {name} is the machine known as {other}", hint=f"numaferry host show {other}")
 
 
-def confirm(ledger: Ledger, name: str, *, dedicated: CpuSet | None = None, shared: CpuSet | None = None) -> HostShow:
+def confirm(
+    ledger: Ledger, reach: Reach, name: str, *, dedicated: CpuSet | None = None, shared: CpuSet | None = None
+) -> HostShow:
     """Open a host for claims with the stored sets, or with those given; raises InvalidInput for sets that can't be.
 
-    A CPU named in one set leaves the other.
+    A CPU named in one set leaves the other. A host that was not reachable and itself is looked at then.
     """
     record = ledger.host(name)
     config = record.config
@@ -159,26 +161,33 @@ def confirm(ledger: Ledger, name: str, *, dedicated: CpuSet | None = None, share
         config = attrs.evolve(config, cpu_shared_set=shared, cpu_dedicated_set=kept)
     if not config.cpu_dedicated_set and not config.cpu_shared_set:
         raise InvalidInput(f"host {name} would have no CPUs to give", hint="name them with --dedicated and --shared")
-    ledger.confirm_host(name, config)
+    confirmed = ledger.confirm_host(name, config)
+    if confirmed.state == UNREACHABLE:
+        try_refresh(ledger, reach, confirmed)
     return show(ledger, name)
 
 
-def refresh(ledger: Ledger, name: str, seen: Look) -> None:
-    """Store what a look at a host saw; a transient guest that has been gone for the grace time is released."""
-    ledger.update_host(name, seen.facts)
+def refresh(ledger: Ledger, name: str, seen: Look, *, looked_at: float | None = None) -> None:
+    """Store what a look at a host saw; a transient guest that has been gone for the grace time is released.
+
+    `looked_at` is when the look began, by the database's clock; one that was overtaken by another says nothing.
+    """
+    present = {guest.domain.uuid for guest in seen.guests}
+    ledger.update_host(name, seen.facts, looked_at)
     ledger.note_ledgers(name, seen.other_ledgers(ledger.ledger_id))
-    ledger.set_observed(name, seen.observed(ledger.ledger_id))
-    ledger.note_present(name, {guest.domain.uuid for guest in seen.guests}, GONE_GRACE_S)
+    ledger.note_present(name, present, GONE_GRACE_S, looked_at)
+    ledger.set_observed(name, seen.observed(ledger.ledger_id), looked_at)
 
 
 def try_refresh(ledger: Ledger, reach: Reach, record: HostRecord) -> str:
     """Look at a host and store it; return "", or why the host can't be asked."""
+    began = ledger.now()
     try:
         seen = look(reach(record.uri))
     except HostError as error:
         ledger.set_host_state(record.name, UNREACHABLE, error.message)
         return error.message
-    refresh(ledger, record.name, seen)
+    refresh(ledger, record.name, seen, looked_at=began)
     return ""
 
 

@@ -53,6 +53,7 @@ def upgrade() -> None:
     _leases()
     op.add_column("event", Column("key", WORDS))
     op.create_index("event_key", "event", ["key"], unique=True)
+    op.create_index("event_by_host", "event", ["host"])
     _devices()
     _samples()
     _forget_boots()
