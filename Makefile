@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 LAB ?= hosts
 
-.PHONY: help setup demo test lint unit clean
+.PHONY: help setup demo test lint unit soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,10 @@ lint: setup ## ruff, mypy --strict, import-linter, changelog fragments
 
 unit: setup ## the quick tests only: no root, no lab
 	@$(PY) -m pytest -q -m "not lab and not hosts"
+
+soak: setup ## 10,000 faults on simulated fleets, then the labs' long tests (SEED=, N= seeds and nothing else, LEDGER=postgresql)
+	@PYTHONPATH=tools $(PY) -m soak $(if $(SEED),--seed $(SEED)) $(if $(N),--count $(N)) $(if $(LEDGER),--ledger $(LEDGER))
+	@$(if $(N),true,tools/run-tests -m soak)
 
 bench-%: setup ## run benchmarks/NAME.py (ARGS=): a table, and build/bench/NAME.json; bench-setup installs nova for it
 	@mkdir -p build/bench && $(PY) benchmarks/$*.py $(ARGS)
