@@ -9,6 +9,7 @@ with the test run, however that ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import secrets
@@ -85,6 +86,7 @@ class PostgresqlServer:
         self._programs = programs()
         self._launcher = launcher()
         self._process: subprocess.Popen[bytes] | None = None
+        self._cleaner: psycopg.Connection[Any] | None = None
 
     def url(self, database: str = SHARED, *, user: str = USER, password: str | None = None) -> str:
         """Return the URL of a database, password included."""
@@ -148,6 +150,9 @@ class PostgresqlServer:
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: `fast` rolls back what runs, `immediate` is a crash; both leave what was committed."""
+        if self._cleaner is not None:
+            self._cleaner.close()
+            self._cleaner = None
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal({"fast": 2, "immediate": 3}[mode])
@@ -172,22 +177,26 @@ class PostgresqlServer:
 
         A tenth of the time that a new database takes. A test that changes tables or triggers asks for `new_database`.
         """
-        with self.admin(SHARED) as connection, connection.transaction():
-            connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            )
-            # no trigger and no key is asked; for the superuser, and for this transaction
-            connection.execute("SET LOCAL session_replication_role = replica")
-            for (table,) in connection.execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-            ).fetchall():
-                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
-            for (sequence,) in connection.execute("SELECT sequencename FROM pg_sequences").fetchall():
-                connection.execute(sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.Identifier(sequence)))
-            row = "INSERT INTO ledger (id, schema_version, ledger_id, created_at) VALUES (1, %s, %s, 0)"
-            connection.execute(row, (SCHEMA_VERSION, str(uuid.uuid4())))
+        if self._cleaner is None:
+            self._cleaner = self.admin(SHARED)
+        self._cleaner.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        row = sql.SQL("INSERT INTO ledger VALUES (1, {}, {}, 0)").format(SCHEMA_VERSION, str(uuid.uuid4()))
+        # for the superuser, and for this transaction, no trigger and no key is asked
+        begin = [sql.SQL("BEGIN"), sql.SQL("SET LOCAL session_replication_role = replica")]
+        self._cleaner.execute(sql.SQL("; ").join([*begin, *self._emptying, row, sql.SQL("COMMIT")]))
         return self.url(SHARED)
+
+    @functools.cached_property
+    def _emptying(self) -> list[sql.Composed]:
+        """The statements that empty every table of a ledger and begin every sequence anew."""
+        with self.admin(SHARED) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            sequences = connection.execute("SELECT sequencename FROM pg_sequences").fetchall()
+        words = [sql.SQL("DELETE FROM {}").format(sql.Identifier(table)) for (table,) in tables]
+        return words + [sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.Identifier(name)) for (name,) in sequences]
 
 
 @pytest.fixture(scope="session")

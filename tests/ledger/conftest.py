@@ -6,8 +6,11 @@ the fixture `dialect` because they are about one of the two.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import shutil
 import sqlite3
+import uuid
 
 import psycopg
 import pytest
@@ -93,10 +96,24 @@ def path(tmp_path):
     return tmp_path / "state" / "ledger.sqlite"
 
 
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory):
+    """Return the file of an empty ledger, to copy."""
+    path = tmp_path_factory.mktemp("empty") / "ledger.sqlite"
+    open_ledger(str(path)).close()
+    return path
+
+
 @pytest.fixture
-def where(dialect, request):
-    """Return the URL of an empty ledger."""
-    return str(request.getfixturevalue({"sqlite": "path", "postgresql": "ledger_database"}[dialect]))
+def where(dialect, request, path):
+    """Return the URL of an empty ledger, made for this test; a copy in SQLite, since that is quicker."""
+    if dialect == "postgresql":
+        return request.getfixturevalue("ledger_database")
+    path.parent.mkdir(mode=0o700)
+    shutil.copy(request.getfixturevalue("empty_file"), path)
+    with contextlib.closing(sqlite3.connect(path)) as copy, copy:
+        copy.execute("UPDATE ledger SET ledger_id = ?", (str(uuid.uuid4()),))
+    return str(path)
 
 
 @pytest.fixture
