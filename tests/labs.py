@@ -118,7 +118,8 @@ def hosts_lab(lab_name: str) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def timed_namespaces_lab(lab_name: str) -> Iterator[TimedLab]:
     """Two libvirtds in namespaces, for the whole run, with the time it took."""
-    yield from lab_of_kind("namespaces", lab_name)
+    # neither lab's directory begins with the other's: what is left of one is not looked for in the other
+    yield from lab_of_kind("namespaces", f"{lab_name}-namespaces")
 
 
 @pytest.fixture(scope="session")
