@@ -249,9 +249,17 @@ def test_a_line_of_a_job_that_has_completed_tells_what_was_measured():
 def test_a_line_without_an_end_says_what_there_is_none_of():
     seen = progress.progress_of(job(memory_dirty_rate=pages(200)), Passes(1, 2, 2, 900 * MIB))
     assert progress.told(seen).endswith(", converging, time left none: dirty rate exceeds bandwidth")
-    assert progress.brief(seen) == (
-        "1000/2000 MiB left, 100 MiB/s, dirty 200 MiB/s, time left none: dirty rate exceeds bandwidth"
-    )
+    assert progress.brief(seen) == "1000/2000 MiB left, dirty rate exceeds bandwidth"
+
+
+def test_beside_a_bar_there_is_room_for_what_matters():
+    """With all figures the bar itself went from a terminal of 100 columns, once a job had stalled."""
+    seen = job(memory_dirty_rate=pages(20), memory_iteration=6)
+    well = progress.progress_of(seen, Passes(1, 6, 6, 900 * MIB))
+    stalled = progress.progress_of(seen, Passes(1, 6, 2, 900 * MIB))
+    assert progress.brief(well) == "1000/2000 MiB left, 100 MiB/s, about 13 s left"
+    assert progress.brief(stalled) == "1000/2000 MiB left, stalled since iteration 3"
+    assert progress.brief(progress.progress_of(seen, Passes(), running=False)) == "1000/2000 MiB left, 100 MiB/s"
 
 
 def test_before_anything_is_copied_it_does_not_read_as_0_of_0_mib():

@@ -119,9 +119,9 @@ class BarWatch:
             self._begin(line.instance, line.source, line.dest, line.status)
         for words in (*(event.sentence for event in line.events), line.note):
             if words:
-                self._progress.console.print(words)
+                self._progress.console.print(words, soft_wrap=True)
         if line.status in _ENDED and line.progress is not None:
-            self._progress.console.print(told(line.progress))
+            self._progress.console.print(told(line.progress), soft_wrap=True)
         self._draw(line.status, line.step, line.progress)
 
     def _begin(self, name: str, source: str, dest: str, status: str) -> None:

@@ -90,7 +90,7 @@ def refuse_stale(migration: Migration, token: int | None) -> None:
     if token is not None and migration.token != token:
         raise TakenOver(
             f"migration {migration.id} is driven by {holder(migration)} now (token {migration.token}, not {token})",
-            hint=f"watch it: numaferry migration show {migration.id}",
+            hint=f"watch it: numaferry migration watch {migration.id}",
         )
 
 

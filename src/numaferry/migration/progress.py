@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numaferry.model import JobInfo, Passes
 
 _MIB: Final = 1 << 20
+#: Why there is no time left.
+NO_END: Final = "dirty rate exceeds bandwidth"
 
 
 @attrs.frozen(slots=True)
@@ -93,7 +95,7 @@ def eta(job: JobInfo) -> Eta:
     if any(sent <= 0 for _, sent, _, _ in parts):
         return Eta(None, "unknown: nothing is being sent")
     if any(net <= 0 for _, _, net, _ in parts):
-        return Eta(None, "none: dirty rate exceeds bandwidth")
+        return Eta(None, f"none: {NO_END}")
     seconds, basis = max((left / net, basis) for left, _, net, basis in parts)
     return Eta(seconds, f"about {span(seconds)} left, {basis}")
 
@@ -152,19 +154,14 @@ def told(progress: Progress) -> str:
 
 
 def brief(progress: Progress) -> str:
-    """Return what fits beside a bar on 80 columns: what is left, how fast, how long, and a trend that is bad."""
+    """Return what fits beside a bar on 80 columns: what is left, and how fast and how long, or what is wrong."""
     job = progress.job
     if not (job.memory_total_bytes or job.disk_total_bytes):
         return progress.eta
     total = mib(job.memory_total_bytes + job.disk_total_bytes)
-    words = [
-        f"{mib(remaining_bytes(job))}/{total} MiB left",
-        f"{rate(job.memory_bps)}",
-        f"dirty {rate(progress.dirty_bps)}" if progress.dirty_bps else "",
-        progress.trend if progress.stalled_since else "",
-        _left(progress).partition(", ")[0],
-    ]
-    return ", ".join(word for word in words if word)
+    fast = f"{rate(job.memory_bps)}, {_left(progress)}"
+    how = progress.trend if progress.stalled_since else NO_END if progress.eta.endswith(NO_END) else fast
+    return f"{mib(remaining_bytes(job))}/{total} MiB left, {how.partition(', at ')[0]}".removesuffix(", ")
 
 
 def _left(progress: Progress) -> str:
