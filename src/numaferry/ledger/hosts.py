@@ -15,7 +15,7 @@ from numaferry.ledger.amounts import capacities
 from numaferry.ledger.events import write_event, written
 from numaferry.ledger.observations import replace_observed
 from numaferry.ledger.rows import config_of, facts_of
-from numaferry.ledger.store import Store, writes
+from numaferry.ledger.store import Store, lock, writes
 from numaferry.model import IN_PROGRESS, HostConfig, HostFacts, ObservedUse
 from numaferry.model.codec import dumps
 
@@ -378,16 +378,13 @@ class HostStore(Store):
     @writes
     def set_host_state(self, connection: Connection, name: str, state: str, reason: str = "") -> HostRecord:
         """Note that a host is reachable, unreachable or quarantined; a quarantine is ended by `confirm_host` alone."""
+        if state == UNREACHABLE:
+            _forget_missing(connection, name)
         old = load_locked_host(connection, name)
         if old.state in {state, QUARANTINED}:
             return old
         because = f": {reason}" if reason else ""
         write_event(connection, "host-state", f"host {name} is {state}{because}", host=name)
-        if state == UNREACHABLE:
-            # what was missing before the silence has to be missed again after it
-            here = select(schema.claim.c.id).where(schema.claim.c.host_id == old.id)
-            missed = update(schema.instance).where(schema.instance.c.current_claim.in_(here))
-            connection.execute(missed.values(gone_since=None))
         return _change(connection, old, {"state": state, "state_reason": reason})
 
     def remove_host(self, name: str) -> None:
@@ -425,6 +422,15 @@ def _refuse_twin(connection: Connection, record: HostRecord) -> None:
             f"what answers as host {record.name} is the machine known as {other}",
             hint=f"one of their URIs leads to the wrong machine: numaferry host show {other}",
         )
+
+
+def _forget_missing(connection: Connection, name: str) -> None:
+    """Note that guests which were missing from a host before it fell silent have to be missed again after that."""
+    instance = schema.instance.c
+    here = select(schema.claim.c.id).join(schema.host).where(schema.host.c.name == name)
+    missing = instance.gone_since.is_not(None) & instance.current_claim.in_(here)
+    lock(connection, schema.instance, missing)
+    connection.execute(update(schema.instance).where(missing).values(gone_since=None))
 
 
 def _twin(connection: Connection, host_id: int, machine: str) -> str:

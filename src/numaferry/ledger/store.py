@@ -54,7 +54,7 @@ class Store:
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
-        """One snapshot; a connection that is found broken is opened anew, as often as a transaction is begun again."""
+        """One snapshot; a server that is away is waited for, as long as a transaction is begun again."""
         with usable(self.where), self._snapshot() as connection:
             yield connection
 
@@ -64,10 +64,6 @@ class Store:
             try:
                 with usable(self.where):
                     connection = self._reader.connect()
-                    if self.where.path is None:
-                        # a server that was restarted has cut every connection of the pool
-                        connection.exec_driver_sql("SELECT 1")
-                        connection.rollback()
                 break
             except Interrupted:
                 if attempt == TRIES:
