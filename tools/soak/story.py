@@ -76,11 +76,9 @@ def heal(world: World) -> None:
     world.fleet.forget_faults()
     world.mend()
     for move in world.in_progress():
-        _bring_to_an_end(world, move.id)
+        bring_to_an_end(world, move.id)
         world.check()
-    for host, uuid in world.leftovers:
-        if host not in world.fleet.running_on(uuid):
-            world.fleet.undefine(host, uuid)
+    world.undefine_leftovers()
     wrong = list(checks.ended(world.fleet, world.ledger, set(world.exceptions)))
     wrong += _found(world)
     if wrong:
@@ -105,7 +103,8 @@ def _found(world: World) -> list[str]:
     return [f"audit of {one.host}: {one.sentence}" for one in findings if one not in expected]
 
 
-def _bring_to_an_end(world: World, number: int) -> None:
+def bring_to_an_end(world: World, number: int) -> None:
+    """Recover a migration, and let a person answer where one has to, until it has ended; raises Broken."""
     for _ in range(TRIES):
         error = world.recover(number)
         now = world.ledger.migration(number)

@@ -362,6 +362,14 @@ class World:
             controller = self.controller(0, LATER)
             controller.run(lambda engine: engine.answer(move.id, Answer.GUEST_IS_GONE))
 
+    def undefine_leftovers(self) -> None:
+        """Undefine what a person has ended and meant to undefine."""
+        for host, uuid in self.leftovers:
+            domain = self.fleet.hosts[host].domains.get(uuid)
+            if domain is not None and not domain.state.active:
+                self.fleet.undefine(host, uuid)
+        self.leftovers.clear()
+
     # looking
 
     def traces(self, number: int) -> object:
