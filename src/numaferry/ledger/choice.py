@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.errors import NoFit
-from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host, load_locked_host, refuse_unconfirmed
-from numaferry.ledger.views import load_state
+from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host, locked_generation, refuse_unconfirmed
+from numaferry.ledger.snapshot import load_snapshot
 from numaferry.model import HostState, Misfit, NumaRequest, Placement
 
 if TYPE_CHECKING:
@@ -55,19 +55,19 @@ def look(connection: Connection, name: str, question: Question) -> Found | Misfi
     before it was locked, the answer is looked for again: what a claim commits against is what it looked at. Raises
     NotFound.
     """
-    found = _answer(connection, load_host(connection, name), question)
-    if isinstance(found, Misfit):
+    found = _answer(connection, name, question)
+    if isinstance(found, Misfit) or locked_generation(connection, found.record.id) == found.state.generation:
         return found
-    locked = load_locked_host(connection, name)
-    return found if locked.generation == found.state.generation else _answer(connection, locked, question)
+    return _answer(connection, name, question)
 
 
-def _answer(connection: Connection, record: HostRecord, question: Question) -> Found | Misfit:
-    if (refused := closed(record)) is not None:
+def _answer(connection: Connection, name: str, question: Question) -> Found | Misfit:
+    snapshot = load_snapshot(connection, name)
+    if (refused := closed(snapshot.record)) is not None:
         return refused
-    state = load_state(connection, record, ignore_instance=question.ignore_instance)
+    state = snapshot.state(ignore_instance=question.ignore_instance)
     placement = question.fit(state, question.request)
-    return placement if isinstance(placement, Misfit) else Found(record, state, placement)
+    return placement if isinstance(placement, Misfit) else Found(snapshot.record, state, placement)
 
 
 def refuse_all_closed(connection: Connection, candidates: Sequence[str]) -> None:

@@ -18,15 +18,14 @@ from numaferry.ledger.adoption import Adoptable, adoptable
 from numaferry.ledger.amounts import amounts, owned_cpus
 from numaferry.ledger.choice import Found, Question, look, no_fit, refuse_all_closed
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim, release_claim
-from numaferry.ledger.devices import chosen_devices, load_devices
+from numaferry.ledger.devices import chosen_devices
 from numaferry.ledger.events import write_event, written
-from numaferry.ledger.holdings import load_holdings
 from numaferry.ledger.hosts import HostRecord, load_locked_host, refuse_unconfirmed
 from numaferry.ledger.instances import find_row, load_instance, load_locked_row
 from numaferry.ledger.migrations import refuse_in_progress
 from numaferry.ledger.moves import MoveClaim
 from numaferry.ledger.names import device_name
-from numaferry.ledger.observations import load_observed
+from numaferry.ledger.snapshot import load_snapshot
 from numaferry.ledger.store import Store, writes
 from numaferry.model import EMPTY, CpuSet, Instance, Misfit, Promise
 from numaferry.model.codec import dumps
@@ -191,9 +190,9 @@ def _own_rows(
     connection: Connection, record: HostRecord, instance: Instance, cause: str, claim_id: str
 ) -> tuple[ClaimRows, Adoptable]:
     """Return the claim of a guest on the host where it runs: what of its own it may claim."""
-    free = {device_name(device) for device in load_devices(connection, record.id) if not device.used}
-    holdings, observed = load_holdings(connection, record.id), load_observed(connection, record.id)
-    got = adoptable(record, holdings, observed, instance, free_devices=free)
+    there = load_snapshot(connection, record.name)
+    free = {device_name(device) for device in there.devices if not device.used}
+    got = adoptable(record, there.holdings, there.observed, instance, free_devices=free)
     promise = Promise.CONFLICTED if got.conflicts else Promise.KEPT
     rows = ClaimRows(
         instance_uuid=instance.uuid,

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
-from sqlalchemy import select
 
-from numaferry.ledger import schema
 from numaferry.ledger.amounts import Amount, Key, roll_up
 from numaferry.model import CpuSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from sqlalchemy import Connection
-
-    from numaferry.ledger.rows import AnyRow
 
 
 @attrs.frozen(slots=True)
@@ -46,64 +40,6 @@ class Holding:
     def taken(self) -> dict[Key, int]:
         """What it takes, the host's own figures included."""
         return roll_up({(one.cell, one.resource): one.amount for one in self.amounts})
-
-
-def load_holdings(connection: Connection, host_id: int) -> tuple[Holding, ...]:
-    """Return every claim on a host, ordered by instance name."""
-    claim, instance = schema.claim.c, schema.instance.c
-    rows = connection.execute(
-        select(
-            claim.id,
-            claim.instance_uuid,
-            claim.migration_id,
-            claim.cause,
-            claim.promise,
-            instance.name,
-            instance.current_claim,
-        )
-        .join(schema.instance, instance.uuid == claim.instance_uuid)
-        .where(claim.host_id == host_id)
-        .order_by(instance.name, claim.id)
-    ).all()
-    cpus = _cpus(connection, host_id)
-    amounts = _amounts(connection, host_id)
-    return tuple(_holding(row, cpus, amounts) for row in rows)
-
-
-def _holding(row: AnyRow, cpus: dict[str, list[tuple[int, str]]], amounts: dict[str, list[Amount]]) -> Holding:
-    return Holding(
-        claim_id=row.id,
-        instance_uuid=row.instance_uuid,
-        instance_name=row.name,
-        current=row.current_claim == row.id,
-        migration_id=row.migration_id,
-        cause=row.cause,
-        promise=row.promise,
-        cpus=tuple(cpus.get(row.id, ())),
-        amounts=tuple(amounts.get(row.id, ())),
-    )
-
-
-def _cpus(connection: Connection, host_id: int) -> dict[str, list[tuple[int, str]]]:
-    link, cpu = schema.claim_cpu_link.c, schema.claim_cpu.c
-    found = defaultdict(list)
-    for row in connection.execute(
-        select(link.claim_id, link.cpu, cpu.role)
-        .join(schema.claim_cpu, (cpu.host_id == link.host_id) & (cpu.cpu == link.cpu))
-        .where(link.host_id == host_id)
-        .order_by(link.cpu)
-    ):
-        found[row.claim_id].append((row.cpu, row.role))
-    return found
-
-
-def _amounts(connection: Connection, host_id: int) -> dict[str, list[Amount]]:
-    table = schema.claim_amount.c
-    found = defaultdict(list)
-    query = select(schema.claim_amount).where(table.host_id == host_id).order_by(table.cell, table.resource)
-    for row in connection.execute(query):
-        found[row.claim_id].append(Amount(row.cell, row.resource, row.amount, row.exact))
-    return found
 
 
 def by_instance(holdings: Iterable[Holding]) -> dict[str, Holding]:

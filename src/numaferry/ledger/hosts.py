@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _BY_NAME = select(schema.host).where(schema.host.c.name == bindparam("name"))
 #: SQLite has one writer, and no such words.
 _BY_NAME_LOCKED = _BY_NAME.with_for_update()
+_GENERATION_LOCKED = select(schema.host.c.generation).where(schema.host.c.id == bindparam("id")).with_for_update()
 REACHABLE = "reachable"
 UNREACHABLE = "unreachable"
 QUARANTINED = "quarantined"
@@ -76,7 +77,8 @@ class HostRecord:
         return self.confirmed and self.state == REACHABLE
 
 
-def _record(row: AnyRow) -> HostRecord:
+def record_of(row: AnyRow) -> HostRecord:
+    """Build a host from its row."""
     return HostRecord(
         id=row.id,
         name=row.name,
@@ -103,15 +105,25 @@ def load_locked_host(connection: Connection, name: str) -> HostRecord:
     return _found(connection, name, _BY_NAME_LOCKED)
 
 
+def locked_generation(connection: Connection, host_id: int) -> int | None:
+    """Return the generation of a host that nobody else changes before this transaction ends; None: it is gone."""
+    return connection.execute(_GENERATION_LOCKED, {"id": host_id}).scalar_one_or_none()
+
+
 def _found(connection: Connection, name: str, query: Select[Any]) -> HostRecord:
     row = connection.execute(query, {"name": name}).one_or_none()
     if row is None:
-        known = connection.execute(select(schema.host.c.name).order_by(schema.host.c.name)).scalars().all()
-        raise NotFound(
-            f"no host {name!r} in the ledger",
-            hint=f"known hosts: {', '.join(known)}" if known else "add one: numaferry host add URI",
-        )
-    return _record(row)
+        raise unknown_host(connection, name)
+    return record_of(row)
+
+
+def unknown_host(connection: Connection, name: str) -> NotFound:
+    """Return the error for a name that no host has; it lists the known ones."""
+    known = connection.execute(select(schema.host.c.name).order_by(schema.host.c.name)).scalars().all()
+    return NotFound(
+        f"no host {name!r} in the ledger",
+        hint=f"known hosts: {', '.join(known)}" if known else "add one: numaferry host add URI",
+    )
 
 
 def refuse_quarantined(record: HostRecord) -> None:
@@ -210,7 +222,7 @@ class HostStore(Store):
     def hosts(self) -> tuple[HostRecord, ...]:
         """Return all hosts, ordered by name."""
         with self._read() as connection:
-            return tuple(map(_record, connection.execute(select(schema.host).order_by(schema.host.c.name))))
+            return tuple(map(record_of, connection.execute(select(schema.host).order_by(schema.host.c.name))))
 
     def host(self, name: str) -> HostRecord:
         """Return one host; raises NotFound."""

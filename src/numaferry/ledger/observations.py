@@ -1,13 +1,12 @@
-"""The rows of what is seen to run on a host: read, replaced, forgotten within a transaction."""
+"""The rows of what is seen to run on a host: replaced, forgotten within a transaction."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert
 
 from numaferry.ledger import schema
-from numaferry.ledger.rows import use_of
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
@@ -16,13 +15,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from numaferry.model import ObservedUse
-
-
-def load_observed(connection: Connection, host_id: int) -> tuple[ObservedUse, ...]:
-    """Return what is seen to run on a host, ordered by UUID."""
-    table = schema.observed_use.c
-    texts = connection.execute(select(table.use_json).where(table.host_id == host_id).order_by(table.uuid)).scalars()
-    return tuple(use_of(text) for text in texts)
 
 
 def forget_observed(connection: Connection, host_id: int, uuid: str) -> None:

@@ -9,7 +9,8 @@ from sqlalchemy import delete, select, update
 from numaferry.ledger import schema
 from numaferry.ledger.events import write_event
 from numaferry.ledger.hosts import REACHABLE, UNREACHABLE, load_host, load_locked_host
-from numaferry.ledger.observations import load_observed, replace_observed
+from numaferry.ledger.observations import replace_observed
+from numaferry.ledger.snapshot import load_snapshot
 from numaferry.ledger.store import Store, lock, writes
 from numaferry.model import IN_PROGRESS
 
@@ -43,7 +44,7 @@ class ObservedStore(Store):
         if not record.is_itself or record.is_newer_than(looked_at):
             return record
         values: dict[str, Any] = {"observed_at": schema.epoch_now() if looked_at is None else looked_at}
-        if load_observed(connection, record.id) != wanted:
+        if load_snapshot(connection, name).observed != wanted:
             values["generation"] = schema.host.c.generation + 1
             replace_observed(connection, record.id, wanted)
         if record.state == UNREACHABLE:
@@ -89,7 +90,7 @@ class ObservedStore(Store):
     def observed(self, name: str) -> tuple[ObservedUse, ...]:
         """Return what is seen to run on a host."""
         with self._read() as connection:
-            return load_observed(connection, load_host(connection, name).id)
+            return load_snapshot(connection, name).observed
 
 
 def _released(connection: Connection, row: AnyRow, host: str, now: float, grace_s: float) -> bool:

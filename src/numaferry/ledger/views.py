@@ -8,18 +8,18 @@ import attrs
 from sqlalchemy import or_, select
 
 from numaferry.ledger import schema
-from numaferry.ledger.devices import load_devices
 from numaferry.ledger.explain import HostExplanation, explain
-from numaferry.ledger.holdings import Holding, load_holdings
-from numaferry.ledger.hosts import HostRecord, load_host
-from numaferry.ledger.observations import load_observed
 from numaferry.ledger.rows import migration_of
+from numaferry.ledger.snapshot import load_snapshot
 from numaferry.ledger.states import host_state_of
 from numaferry.ledger.store import Store
 from numaferry.model import IN_PROGRESS, HostState, Migration, ObservedUse, PciDevice
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from numaferry.ledger.holdings import Holding
+    from numaferry.ledger.hosts import HostRecord
 
 
 @attrs.frozen(slots=True)
@@ -58,19 +58,19 @@ class ViewStore(Store):
         """Return a host with everything on it, of one moment; raises NotFound."""
         table = schema.migration.c
         with self._read() as connection:
-            record = load_host(connection, name)
+            all_of_it = load_snapshot(connection, name)
             moves = connection.execute(
                 select(schema.migration)
                 .where(or_(table.source == name, table.dest == name), table.status.in_(sorted(IN_PROGRESS)))
                 .order_by(table.id)
             )
             return HostView(
-                record=record,
-                holdings=load_holdings(connection, record.id),
-                observed=load_observed(connection, record.id),
+                record=all_of_it.record,
+                holdings=all_of_it.holdings,
+                observed=all_of_it.observed,
                 moves=tuple(map(migration_of, moves)),
-                overfull=_overfull(connection, record.id),
-                devices=load_devices(connection, record.id),
+                overfull=_overfull(connection, all_of_it.record.id),
+                devices=all_of_it.devices,
             )
 
     def host_state(self, name: str, *, ignore_instance: str | None = None) -> HostState:
@@ -79,7 +79,7 @@ class ViewStore(Store):
         `ignore_instance` (a UUID) is left out of both. Raises NotFound.
         """
         with self._read() as connection:
-            return load_state(connection, load_host(connection, name), ignore_instance=ignore_instance)
+            return load_snapshot(connection, name).state(ignore_instance=ignore_instance)
 
     def explain_host(self, name: str) -> HostExplanation:
         """Say of every CPU, page pool and memory of a host who holds it, by which claim and why; raises NotFound."""
@@ -98,15 +98,4 @@ def _overfull(connection: Connection, host_id: int) -> tuple[Overfull, ...]:
             None if row.cell == schema.HOST_CELL else row.cell, row.resource, row.used, max(row.allowed, row.total)
         )
         for row in rows
-    )
-
-
-def load_state(connection: Connection, record: HostRecord, *, ignore_instance: str | None = None) -> HostState:
-    """Return the state of a host within the running transaction."""
-    return host_state_of(
-        record,
-        load_holdings(connection, record.id),
-        load_observed(connection, record.id),
-        devices=load_devices(connection, record.id, ignore_instance=ignore_instance),
-        ignore_instance=ignore_instance,
     )
