@@ -6,10 +6,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, select
 
 from numaferry.ledger import schema
-from numaferry.ledger.insertion import insert_rows
+from numaferry.ledger.insertion import Batch, insert_all
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
@@ -46,13 +46,16 @@ class ClaimRows:
     id: str = attrs.field(factory=lambda: str(uuid.uuid4()))
 
 
-_CLAIM = insert(schema.claim).values(created_at=schema.epoch_now())
 _RELEASE = delete(schema.claim).where(schema.claim.c.id == bindparam("claim_id"))
 
 
-def insert_claim(connection: Connection, rows: ClaimRows) -> str:
-    """Insert a claim with its CPUs, devices and amounts; the schema refuses what is not there. Returns its id."""
+def insert_claim(connection: Connection, rows: ClaimRows, *more: Batch) -> str:
+    """Insert a claim with its CPUs, devices and amounts; the schema refuses what is not there. Returns its id.
+
+    `more` is inserted with it.
+    """
     of_instance = {"host_id": rows.host_id, "instance_uuid": rows.instance_uuid}
+    of_claim = {**of_instance, "claim_id": rows.id}
     claim = {
         **of_instance,
         "id": rows.id,
@@ -64,34 +67,32 @@ def insert_claim(connection: Connection, rows: ClaimRows) -> str:
         "promise": str(rows.promise),
         "cause": rows.cause,
     }
-    connection.execute(_CLAIM, claim)
-    if rows.cpus:
-        cpus = [{**of_instance, "cpu": cpu, "role": role} for cpu, role in sorted(rows.cpus.items())]
-        _hold(connection, schema.claim_cpu, cpus, beside=rows.beside)
-        links = [{**of_instance, "claim_id": rows.id, "cpu": one["cpu"]} for one in cpus]
-        insert_rows(connection, schema.claim_cpu_link, links)
-    if rows.devices:
-        devices = [{**of_instance, "device": device} for device in rows.devices]
-        _hold(connection, schema.claim_device, devices, beside=rows.beside)
-        insert_rows(connection, schema.claim_device_link, [{**one, "claim_id": rows.id} for one in devices])
-    if rows.amounts:
-        taken = [{**of_instance, "claim_id": rows.id, **attrs.asdict(amount)} for amount in rows.amounts]
-        insert_rows(connection, schema.claim_amount, taken)
+    cpus = [{"cpu": cpu, "role": role} for cpu, role in sorted(rows.cpus.items())]
+    devices = [{"device": device} for device in rows.devices]
+    batches = [
+        Batch(schema.claim, claim),
+        Batch(schema.claim_cpu, of_instance, _not_owned(connection, rows, "cpu", schema.claim_cpu, cpus)),
+        Batch(schema.claim_cpu_link, of_claim, [{"cpu": one["cpu"]} for one in cpus]),
+        Batch(schema.claim_device, of_instance, _not_owned(connection, rows, "device", schema.claim_device, devices)),
+        Batch(schema.claim_device_link, of_claim, devices),
+        Batch(schema.claim_amount, of_claim, [attrs.asdict(amount) for amount in rows.amounts]),
+    ]
+    insert_all(connection, [*batches, *more])
     return rows.id
 
 
-def _hold(connection: Connection, table: Table, rows: list[dict[str, Any]], *, beside: bool) -> None:
-    """Insert what the instance is to own on a host, but for what it owns there already by its other claim.
+def _not_owned(
+    connection: Connection, rows: ClaimRows, unit: str, table: Table, wanted: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what is wanted but for what the instance owns on the host already, by its other claim there.
 
     The role of a CPU is that of the first claim that took it. A row of another instance is refused by the key.
     """
-    if beside:
-        unit = next(name for name in ("cpu", "device") if name in table.c)
-        this = (table.c.host_id == rows[0]["host_id"]) & (table.c.instance_uuid == rows[0]["instance_uuid"])
-        owned = set(connection.execute(select(table.c[unit]).where(this)).scalars())
-        rows = [row for row in rows if row[unit] not in owned]
-    if rows:
-        insert_rows(connection, table, rows)
+    if not rows.beside:
+        return wanted
+    this = (table.c.host_id == rows.host_id) & (table.c.instance_uuid == rows.instance_uuid)
+    owned = set(connection.execute(select(table.c[unit]).where(this)).scalars())
+    return [one for one in wanted if one[unit] not in owned]
 
 
 def release_claim(connection: Connection, claim_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from sqlalchemy import bindparam, insert, select
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numaferry.model import Migration
 
 
-_WRITE = insert(schema.event).values(at=schema.epoch_now())
+_WRITE = insert(schema.event)
 _WRITTEN = select(schema.event.c.id).where(schema.event.c.key == bindparam("key"))
 
 
@@ -65,15 +65,19 @@ def write_migration_event(
     connection: Connection, migration: Migration, kind: str, sentence: str, *, key: str | None = None
 ) -> None:
     """Add an event that is found by migration, by instance, and by destination."""
-    write_event(
-        connection,
-        kind,
-        sentence,
-        host=migration.dest,
-        instance_uuid=migration.instance_uuid,
-        migration_id=migration.id,
-        key=key,
-    )
+    connection.execute(_WRITE, migration_event(migration, kind, sentence, key=key))
+
+
+def migration_event(migration: Migration, kind: str, sentence: str, *, key: str | None = None) -> dict[str, Any]:
+    """Return the row of an event that is found by migration, by instance, and by destination."""
+    return {
+        "kind": kind,
+        "sentence": sentence,
+        "host": migration.dest,
+        "instance_uuid": migration.instance_uuid,
+        "migration_id": migration.id,
+        "key": key,
+    }
 
 
 class EventStore(Store):

@@ -10,7 +10,7 @@ from numaferry.errors import Ambiguous, NotFound
 from numaferry.ledger import schema
 from numaferry.ledger.events import write_event
 from numaferry.ledger.rows import instance_of
-from numaferry.ledger.store import Store, lock, writes
+from numaferry.ledger.store import Store, writes
 from numaferry.model import Instance, MigrationContext, PolicyWish
 from numaferry.model.codec import dumps, loads
 
@@ -51,6 +51,8 @@ SELECTION = (
     .order_by(_INSTANCE.name, _INSTANCE.uuid)
 )
 _BY_UUID = SELECTION.where(_INSTANCE.uuid == bindparam("uuid"))
+#: Of what is joined, the migration's context alone may be from before the lock.
+_BY_UUID_LOCKED = _BY_UUID.with_for_update(of=schema.instance)
 
 
 def instance_from(row: AnyRow) -> Instance:
@@ -73,8 +75,9 @@ def load_row(connection: Connection, uuid: str) -> AnyRow:
 
 def load_locked_row(connection: Connection, uuid: str) -> AnyRow:
     """Return the joined row of this UUID, which nobody else changes before this transaction ends; raises NotFound."""
-    lock(connection, schema.instance, _INSTANCE.uuid == uuid)
-    return load_row(connection, uuid)
+    # none may mean that its current claim is another one than before it could be locked: the second look sees that
+    row = connection.execute(_BY_UUID_LOCKED, {"uuid": uuid}).one_or_none()
+    return row if row is not None else load_row(connection, uuid)
 
 
 def load_instance(connection: Connection, uuid: str) -> Instance:

@@ -20,8 +20,9 @@ from numaferry.ledger.amounts import amounts, move_request, owned_cpus
 from numaferry.ledger.choice import Fit, Question, look, no_fit, refuse_all_closed
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim
 from numaferry.ledger.devices import chosen_devices
-from numaferry.ledger.events import write_migration_event
+from numaferry.ledger.events import migration_event
 from numaferry.ledger.hosts import HostRecord, load_host
+from numaferry.ledger.insertion import Batch
 from numaferry.ledger.instances import instance_from, load_instance, load_locked_row
 from numaferry.ledger.migrations import made_before
 from numaferry.ledger.names import device_name
@@ -208,15 +209,13 @@ def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _W
     """Write the migration and its claim."""
     migration = _insert_migration(connection, instance, choice, wish)
     rows = _move_rows(choice, migration, slot=slot)
-    insert_claim(connection, rows)
     where = (
         f"re-pinned on {instance.host}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed beside the old ones"
         if wish.kind is MigrationType.REPIN
         else f"{instance.host} to {migration.dest}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed there"
     )
-    write_migration_event(
-        connection, migration, "move-claimed", f"migration {migration.id} of {instance.name} accepted: {where}"
-    )
+    sentence = f"migration {migration.id} of {instance.name} accepted: {where}"
+    insert_claim(connection, rows, Batch(schema.event, migration_event(migration, "move-claimed", sentence)))
     return MoveClaim(rows.id, migration, attrs.evolve(instance, migration_context=choice.context), choice.placement)
 
 
