@@ -55,13 +55,14 @@ def look(connection: Connection, name: str, question: Question) -> Found | Misfi
     before it was locked, the answer is looked for again: what a claim commits against is what it looked at. Raises
     NotFound.
     """
-    found = _answer(connection, name, question)
+    found = glance(connection, name, question)
     if isinstance(found, Misfit) or locked_generation(connection, found.record.id) == found.state.generation:
         return found
-    return _answer(connection, name, question)
+    return glance(connection, name, question)
 
 
-def _answer(connection: Connection, name: str, question: Question) -> Found | Misfit:
+def glance(connection: Connection, name: str, question: Question) -> Found | Misfit:
+    """Return a placement on a host as it is now, or why there is none. Raises NotFound."""
     snapshot = load_snapshot(connection, name)
     if (refused := closed(snapshot.record)) is not None:
         return refused

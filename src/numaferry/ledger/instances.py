@@ -47,12 +47,18 @@ SELECTION = (
         _MOVE_CLAIM,
         and_(_MOVE_CLAIM.c.instance_uuid == _INSTANCE.uuid, _MOVE_CLAIM.c.id != _INSTANCE.current_claim),
     )
-    .outerjoin(schema.migration, and_(_MOVE.id == _MOVE_CLAIM.c.migration_id, schema.MOVING))
+    .outerjoin(schema.migration, and_(_MOVE.id == _MOVE_CLAIM.c.migration_id, schema.moving()))
     .order_by(_INSTANCE.name, _INSTANCE.uuid)
 )
 _BY_UUID = SELECTION.where(_INSTANCE.uuid == bindparam("uuid"))
 #: Of what is joined, the migration's context alone may be from before the lock.
 _BY_UUID_LOCKED = _BY_UUID.with_for_update(of=schema.instance)
+_OTHER = schema.migration.alias("other")
+_NUMBER = select(_OTHER.c.id).correlate(schema.instance)
+_TO_MOVE = _BY_UUID_LOCKED.add_columns(
+    _NUMBER.where(_OTHER.c.uuid == bindparam("migration_uuid")).scalar_subquery().label("made"),
+    _NUMBER.where(_OTHER.c.instance_uuid == _INSTANCE.uuid, schema.moving(_OTHER)).scalar_subquery().label("moving"),
+)
 
 
 def instance_from(row: AnyRow) -> Instance:
@@ -69,15 +75,36 @@ def load_row(connection: Connection, uuid: str) -> AnyRow:
     """Return the joined row of this UUID; raises NotFound."""
     row = find_row(connection, uuid)
     if row is None:
-        raise NotFound(f"no instance {uuid} in the ledger", hint="numaferry instance list shows them")
+        raise _unknown(uuid)
     return row
 
 
 def load_locked_row(connection: Connection, uuid: str) -> AnyRow:
     """Return the joined row of this UUID, which nobody else changes before this transaction ends; raises NotFound."""
-    # none may mean that its current claim is another one than before it could be locked: the second look sees that
-    row = connection.execute(_BY_UUID_LOCKED, {"uuid": uuid}).one_or_none()
-    return row if row is not None else load_row(connection, uuid)
+    return _locked(connection, _BY_UUID_LOCKED, {"uuid": uuid})
+
+
+def load_row_to_move(connection: Connection, uuid: str, migration_uuid: str) -> AnyRow:
+    """Return the joined row likewise, with the number of the migration of this UUID and of the one in progress.
+
+    Both numbers may be from before the lock. A migration that was made since is in the way of the keys, and who runs
+    into them begins again (`trouble`).
+    """
+    return _locked(connection, _TO_MOVE, {"uuid": uuid, "migration_uuid": migration_uuid})
+
+
+def _locked(connection: Connection, query: Select[Any], this: dict[str, str]) -> AnyRow:
+    row = connection.execute(query, this).one_or_none()
+    if row is None:
+        # its current claim may have become another one before it could be locked; it is locked now
+        row = connection.execute(query, this).one_or_none()
+    if row is None:
+        raise _unknown(this["uuid"])
+    return row
+
+
+def _unknown(uuid: str) -> NotFound:
+    return NotFound(f"no instance {uuid} in the ledger", hint="numaferry instance list shows them")
 
 
 def load_instance(connection: Connection, uuid: str) -> Instance:

@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, select, update
 
 from numaferry.errors import Ambiguous, Conflict, InvalidInput, NotFound, TakenOver
 from numaferry.ledger import schema
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sqlalchemy import Connection
-
-    from numaferry.ledger.rows import AnyRow
 
 _TABLE = schema.migration.c
 #: A number of as many digits is no migration's: the column has 32 bits.
@@ -42,9 +40,7 @@ class _Change:
 
 _BY_ID = select(schema.migration).where(_TABLE.id == bindparam("id"))
 _BY_UUID = select(schema.migration).where(_TABLE.uuid == bindparam("uuid"))
-_MOVES_IT = (_TABLE.instance_uuid == bindparam("instance_uuid")) & schema.MOVING
-_MOVING = select(schema.migration).where(_MOVES_IT)
-_THIS_OR_MOVING = select(schema.migration).where(or_(_TABLE.uuid == bindparam("uuid"), _MOVES_IT))
+_MOVING = select(schema.migration).where(_TABLE.instance_uuid == bindparam("instance_uuid"), schema.moving())
 
 
 def find_migration(connection: Connection, ref: int | str) -> Migration | None:
@@ -98,24 +94,14 @@ def refuse_in_progress(connection: Connection, instance_uuid: str, name: str) ->
     """Raise Conflict while the instance is being moved."""
     row = connection.execute(_MOVING, {"instance_uuid": instance_uuid}).first()
     if row is not None:
-        raise _being_moved(row, name)
+        raise being_moved(migration_of(row), name)
 
 
-def made_before(connection: Connection, uuid: str, instance_uuid: str, name: str) -> Migration | None:
-    """Return the migration of this UUID if there is one; raises Conflict while the instance is moved by another."""
-    rows = connection.execute(_THIS_OR_MOVING, {"uuid": uuid, "instance_uuid": instance_uuid}).all()
-    for row in rows:
-        if row.uuid == uuid:
-            return migration_of(row)
-    if rows:
-        raise _being_moved(rows[0], name)
-    return None
-
-
-def _being_moved(row: AnyRow, name: str) -> Conflict:
+def being_moved(migration: Migration, name: str) -> Conflict:
+    """Return the error for a guest of this name that can't be touched while this migration is in progress."""
     return Conflict(
-        f"{name} is being moved to {row.dest} by migration {row.id} ({row.status})",
-        hint=f"wait for it, or: numaferry migration abort {row.id}",
+        f"{name} is being moved to {migration.dest} by migration {migration.id} ({migration.status})",
+        hint=f"wait for it, or: numaferry migration abort {migration.id}",
     )
 
 

@@ -1,30 +1,30 @@
 """The move claim: choosing a destination and claiming there, with the fit run inside, are one transaction.
 
-There is no window in which two guests are promised the same CPU: what a claim commits against is what it looked at
-(`choice.look`).
+There is no window in which two guests are promised the same CPU: what a claim commits against is what it looked at.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Float, bindparam, insert, select
+from sqlalchemy import Float, bindparam, insert, literal, select
 
 from numaferry.errors import Conflict, LedgerError, LedgerUnusable, NumaferryError
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
-from numaferry.ledger.choice import Fit, Question, look, no_fit, refuse_all_closed
+from numaferry.ledger.choice import Fit, Found, Question, glance, look, no_fit, refuse_all_closed
 from numaferry.ledger.claim_rows import ClaimRows, insert_claim
 from numaferry.ledger.devices import chosen_devices
 from numaferry.ledger.events import migration_event
 from numaferry.ledger.hosts import HostRecord, load_host
 from numaferry.ledger.insertion import Batch
-from numaferry.ledger.instances import instance_from, load_instance, load_locked_row
-from numaferry.ledger.migrations import made_before
+from numaferry.ledger.instances import instance_from, load_instance, load_row_to_move
+from numaferry.ledger.migrations import being_moved, load_migration
 from numaferry.ledger.names import device_name
 from numaferry.ledger.rows import migration_of
 from numaferry.ledger.store import Store, writes
@@ -46,14 +46,8 @@ from numaferry.model import (
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-_ACCEPT = (
-    insert(schema.migration)
-    .values(created_at=schema.epoch_now(), updated_at=schema.epoch_now())
-    .returning(*schema.migration.c)
-)
-_ACCEPT_DRIVEN = _ACCEPT.values(lease_until=schema.epoch_now() + bindparam("lease_s", type_=Float))
+    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy.sql.dml import ReturningInsert
 
 #: The guest's links as they are on a host: the macvtap parent or bridge that carries the same physical network there.
 Links = Callable[[HostRecord], tuple[Vif, ...]]
@@ -169,17 +163,19 @@ class MoveStore(Store):
         self, connection: Connection, instance_uuid: str, candidates: tuple[str, ...], wish: _Wish
     ) -> MoveClaim:
         """Claim for a move or a re-pin; once per migration UUID."""
-        row = load_locked_row(connection, instance_uuid)
-        if (made := made_before(connection, wish.uuid, instance_uuid, row.name)) is not None:
-            return _made(connection, made)
+        row = load_row_to_move(connection, instance_uuid, wish.uuid)
+        if row.made is not None:
+            return _made(connection, load_migration(connection, row.made))
+        if row.moving is not None:
+            raise being_moved(load_migration(connection, row.moving), row.name)
         instance = instance_from(row)
         if wish.kind is MigrationType.REPIN:
             candidates = (instance.host,)
         misfits: list[Misfit] = []
         for name in candidates:
-            outcome = _consider(connection, name, instance, wish)
+            outcome = _claim_on(connection, name, instance, wish, slot=1 - row.slot)
             if not isinstance(outcome, Misfit):
-                return _claim(connection, instance, outcome, wish, slot=1 - row.slot)
+                return outcome
             misfits.append(outcome)
         refuse_all_closed(connection, candidates)
         raise no_fit(instance.name, tuple(misfits))
@@ -205,13 +201,30 @@ def _made(connection: Connection, migration: Migration) -> MoveClaim:
     return MoveClaim(claim_id, migration, load_instance(connection, migration.instance_uuid), placement)
 
 
-def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish, *, slot: int) -> MoveClaim:
-    """Write the migration and its claim."""
-    migration = _insert_migration(connection, instance, choice, wish)
+def _claim_on(connection: Connection, name: str, instance: Instance, wish: _Wish, *, slot: int) -> MoveClaim | Misfit:
+    """Claim on one host, or answer why not.
+
+    The migration is made only where the host still is what was looked at, and locks it; where it is not, the host is
+    locked first and looked at again. So what does not fit is in nobody's way, and what fits is claimed in one go.
+    """
+    for find in (glance, look):
+        choice = _consider(connection, name, instance, wish, find)
+        if isinstance(choice, Misfit):
+            return choice
+        migration = _insert_migration(connection, instance, choice, wish)
+        if migration is not None:
+            return _claim(connection, instance, choice, migration, slot=slot)
+    raise AssertionError("nobody changes a host that is locked")
+
+
+def _claim(
+    connection: Connection, instance: Instance, choice: _Choice, migration: Migration, *, slot: int
+) -> MoveClaim:
+    """Write the claim of a migration."""
     rows = _move_rows(choice, migration, slot=slot)
     where = (
         f"re-pinned on {instance.host}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed beside the old ones"
-        if wish.kind is MigrationType.REPIN
+        if migration.migration_type is MigrationType.REPIN
         else f"{instance.host} to {migration.dest}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed there"
     )
     sentence = f"migration {migration.id} of {instance.name} accepted: {where}"
@@ -219,7 +232,9 @@ def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _W
     return MoveClaim(rows.id, migration, attrs.evolve(instance, migration_context=choice.context), choice.placement)
 
 
-def _consider(connection: Connection, name: str, instance: Instance, wish: _Wish) -> _Choice | Misfit:
+def _consider(
+    connection: Connection, name: str, instance: Instance, wish: _Wish, find: Callable[..., Found | Misfit]
+) -> _Choice | Misfit:
     """Answer whether a candidate takes the instance now, with its links there; nothing is written."""
     repin = wish.kind is MigrationType.REPIN
     if name == instance.host and not repin:
@@ -228,7 +243,7 @@ def _consider(connection: Connection, name: str, instance: Instance, wish: _Wish
     if repin:
         # a device stays where it is plugged, whatever CPUs the guest runs on
         request = attrs.evolve(request, pci_requests=())
-    found = look(connection, name, Question(request, wish.fit, instance.uuid if repin else None))
+    found = find(connection, name, Question(request, wish.fit, instance.uuid if repin else None))
     if isinstance(found, Misfit):
         return found
     record, placement = found.record, found.placement
@@ -250,8 +265,26 @@ def _consider(connection: Connection, name: str, instance: Instance, wish: _Wish
     return _Choice(record, placement, request, context)
 
 
-def _insert_migration(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish) -> Migration:
-    """Insert the migration as accepted, with the first lease where somebody drives it."""
+@lru_cache
+def _accept(names: tuple[str, ...], *, driven: bool) -> ReturningInsert[Any]:
+    """Return the statement that inserts a migration with these columns if the host is still of this generation.
+
+    A server locks the host with it.
+    """
+    columns: dict[str, ColumnElement[Any]] = {
+        name: bindparam(f"new_{name}", type_=schema.migration.c[name].type) for name in names
+    }
+    now = schema.epoch_now()
+    lease_until = now + bindparam("lease_s", type_=Float) if driven else literal(0.0)
+    columns |= {"created_at": now, "updated_at": now, "lease_until": lease_until}
+    host = schema.host.c
+    same = (host.id == bindparam("host_id")) & (host.generation == bindparam("generation"))
+    source = select(*columns.values()).select_from(schema.host).where(same).with_for_update()
+    return insert(schema.migration).from_select([*columns], source).returning(*schema.migration.c)
+
+
+def _insert_migration(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish) -> Migration | None:
+    """Insert the migration as accepted, with the first lease where somebody drives it; None: the host has changed."""
     driven = bool(wish.columns["controller"])
     row = {
         **wish.columns,
@@ -263,10 +296,12 @@ def _insert_migration(connection: Connection, instance: Instance, choice: _Choic
         "context_json": dumps(choice.context),
         "migration_type": str(wish.kind),
         "token": int(driven),
-        **({"lease_s": wish.lease_s} if driven else {"lease_until": 0.0}),
     }
-    inserted = connection.execute(_ACCEPT_DRIVEN if driven else _ACCEPT, row)
-    return migration_of(inserted.one(), choice.context)
+    record = choice.record
+    this = {"host_id": record.id, "generation": record.generation, **({"lease_s": wish.lease_s} if driven else {})}
+    values = {f"new_{name}": value for name, value in row.items()}
+    inserted = connection.execute(_accept(tuple(row), driven=driven), values | this).one_or_none()
+    return migration_of(inserted, choice.context) if inserted is not None else None
 
 
 def _move_rows(choice: _Choice, migration: Migration, *, slot: int) -> ClaimRows:

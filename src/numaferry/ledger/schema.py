@@ -45,7 +45,7 @@ from numaferry.model import IN_PROGRESS, MigrationStatus, MigrationType
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, FromClause
     from sqlalchemy.sql.compiler import SQLCompiler
 
 #: Raised by one for every change of what stands here; a ledger of a higher number is refused, see `engine.open_ledger`.
@@ -343,8 +343,11 @@ migration = Table(
     sqlite_autoincrement=True,
 )
 
-#: A migration is in progress: written out, since a partial index is used only where its condition is seen to hold.
-MOVING = migration.c.status.in_([literal_column(f"'{status}'") for status in sorted(IN_PROGRESS)])
+
+def moving(row: FromClause = migration) -> ColumnElement[bool]:
+    """Tell whether a migration is in progress; written out, for a partial index is used only where its condition is."""
+    return row.c.status.in_([literal_column(f"'{status}'") for status in sorted(IN_PROGRESS)])
+
 
 #: Append-only; one row with a sentence for every transition.
 event = Table(

@@ -93,7 +93,16 @@ _REFUSED_CONNECTIONS: Final[Mapping[str, str]] = {
     r"too many (clients|connections)|connection slots are reserved": "53300",
 }
 #: Keys in which two who insert the same thing at the same moment meet; SQLite has one writer.
-_RACES: Final = frozenset({"instance_pkey", "host_name_key", "host_machine", "controller_pkey"})
+_RACES: Final = frozenset(
+    {
+        "instance_pkey",
+        "host_name_key",
+        "host_machine",
+        "controller_pkey",
+        "migration_uuid_key",
+        "migration_one_in_progress",
+    }
+)
 _BUSY = Trouble("has every connection of this process in use", "try again", retryable=True)
 _UNKNOWN = Trouble("can't be used", "the message is the database's own")
 
