@@ -238,6 +238,7 @@ claim_amount = Table(
         name="claim_amount_claim",
         ondelete="CASCADE",
     ),
+    Index("claim_amount_by_instance", "instance_uuid"),
 )
 
 #: What can be given to one guest alone: a PCI function (``pci:0000:81:00.1``), a mediated device, a macvtap slot.

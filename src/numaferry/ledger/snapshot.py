@@ -76,8 +76,8 @@ _SNAPSHOT = select(
     ),
     _on_host(
         "amounts",
-        schema.claim_amount,
-        _AMOUNT.host_id,
+        schema.claim_amount.join(schema.claim, _CLAIM.id == _AMOUNT.claim_id),
+        _CLAIM.host_id,
         _AMOUNT.cell,
         _AMOUNT.resource,
         _AMOUNT.claim_id,
