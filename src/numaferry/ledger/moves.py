@@ -132,11 +132,14 @@ class MoveStore(Store):
         try:
             return self._claim_move(instance_uuid, tuple(candidates), wish)
         except Interrupted as error:
-            raise LedgerUnusable(
+            unknown = LedgerUnusable(
                 f"{error.message}; whether migration {wish.uuid} was accepted is not known",
                 hint="when the ledger answers again: numaferry migration list --in-progress; to give it up: numaferry"
                 f" migration abort {wish.uuid}",
-            ) from error
+            )
+            # a second claim beside one that was accepted is refused, so that trying again is safe
+            unknown.retryable = error.retryable
+            raise unknown from error
 
     def repin_claim(
         self,
