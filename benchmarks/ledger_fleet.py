@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numaferry.ledger import Ledger
 
 HOSTS = 16
+#: Others that are in the ledger and have no part in it.
+BYSTANDERS, GUESTS_EACH = 64, 3
 SMALL = "2 cells x 16 cores x 2 threads, 65536M, 2M:16384"
 #: The host that everybody wants: room for all clients at once.
 LARGE = "2 cells x 96 cores x 2 threads, 262144M, 2M:65536"
@@ -44,7 +46,8 @@ BREACHES = {
         WHERE pool.cell >= 0 GROUP BY pool.host_id, pool.cell, pool.resource, pool.used, pool.total
         HAVING pool.used <> coalesce(sum(taken.amount), 0) OR pool.used > pool.total""",
     "guest without its claims": """
-        SELECT uuid FROM instance WHERE (SELECT count(*) FROM claim WHERE claim.instance_uuid = instance.uuid) <> 2""",
+        SELECT uuid FROM instance WHERE (SELECT count(*) FROM claim WHERE claim.instance_uuid = instance.uuid)
+        <> CASE WHEN name LIKE 'guest%' THEN 2 ELSE 1 END""",
 }
 
 
@@ -58,12 +61,17 @@ def fill(ledger: Ledger, guests: int) -> list[str]:
     for name in host_names():
         _add_host(ledger, name, SMALL)
     _add_host(ledger, POPULAR, LARGE)
-    wanted = numa_get_constraints(GUEST)
-    uuids = []
-    for number, host in zip(range(guests), itertools.cycle(host_names())):
-        guest = Instance(str(uuid.uuid4()), f"guest{number:02}", host, GUEST, wanted)
-        uuids.append(ledger.place_instance(guest, [host]).instance.uuid)
-    return uuids
+    for number in range(BYSTANDERS):
+        _add_host(ledger, f"other{number:02}", SMALL)
+        for guest in range(GUESTS_EACH):
+            _place(ledger, f"other{number:02}-{guest}", f"other{number:02}")
+    homes = itertools.cycle(host_names())
+    return [_place(ledger, f"guest{number:02}", host) for number, host in zip(range(guests), homes, strict=False)]
+
+
+def _place(ledger: Ledger, name: str, host: str) -> str:
+    guest = Instance(str(uuid.uuid4()), name, host, GUEST, numa_get_constraints(GUEST))
+    return ledger.place_instance(guest, [host]).instance.uuid
 
 
 def _add_host(ledger: Ledger, name: str, notation: str) -> None:
@@ -85,7 +93,7 @@ def add_bare_table(url: str, clients: int) -> None:
 
 
 def breaches(url: str) -> dict[str, int]:
-    """Return how often each rule is broken in a ledger in which every guest holds two claims."""
+    """Return how often each rule is broken in a ledger in which every client keeps a claim."""
     engine, _ = open_engines(ledger_location(url))
     with engine.begin() as connection:
         found = {name: len(connection.execute(text(query)).all()) for name, query in BREACHES.items()}
