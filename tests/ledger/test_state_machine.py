@@ -64,7 +64,7 @@ LEGAL = (Conflict, NoFit, NotConfirmed, NotFound)
 DEVICES = tuple(PciDevice(PciAddress.parse(f"0000:81:00.{n}"), "8086", "1572") for n in range(3))
 WISH = (PciRequest("nic", 1, (("8086", "1572"),)),)
 #: Examples, and steps of each.
-EXAMPLES = {"sqlite": 12, "postgresql": 4}
+EXAMPLES = {"sqlite": 10, "postgresql": 4}
 
 hosts = st.sampled_from(NAMES)
 cpus = st.sets(st.integers(0, 7), min_size=1, max_size=4).map(CpuSet.of)
