@@ -37,7 +37,7 @@ from soak.troubles import TROUBLES, Trouble
 from soak.world import World, guest_xml
 
 EXAMPLES = int(os.environ.get("NUMAFERRY_MACHINE_EXAMPLES", "12"))
-STEPS = 25
+STEPS = 35
 
 #: One of the guests, or hosts, that there are: the machine takes the drawn number modulo how many there are.
 which = st.integers(0, 11)
@@ -69,6 +69,8 @@ class Machine(RuleBasedStateMachine):
     def begin(self, seed):
         self.world = World(seed, type(self).empty())
         self.fleet, self.ledger = self.world.fleet, self.world.ledger
+        # a job takes long enough to be found running
+        self.fleet.bandwidth_mib_s = 16
         self.strangers = 0
 
     def teardown(self):
@@ -169,6 +171,14 @@ class Machine(RuleBasedStateMachine):
             self.drive(befalls, lambda engine: engine.drive(engine.start(instance).id))
             self.fleet.forget_faults()
 
+    @rule(number=which, mib=st.integers(0, 100))
+    def controller_dies_while_the_job_runs(self, number, mib):
+        instance = self.instance(number)
+        if instance is not None:
+            self.fleet.inject("perform", "client-dies", after_bytes=mib << 20)
+            self.drive([], lambda engine: engine.drive(engine.start(instance).id))
+            self.fleet.forget_faults()
+
     @rule(number=which, avoid=st.integers(0, 15), befalls=troubles)
     def repin(self, number, avoid, befalls):
         instance = self.instance(number)
@@ -178,11 +188,15 @@ class Machine(RuleBasedStateMachine):
             self.drive(befalls, lambda engine: engine.drive(engine.repin(instance, avoided).id))
 
     @precondition(lambda self: self.world.in_progress())
-    @rule(number=which, befalls=troubles)
-    def recover(self, number, befalls):
+    @rule(number=which, befalls=troubles, knows=st.booleans())
+    def recover(self, number, befalls, knows):
+        """One that knows of the death comes at once, else when lease and longest call are over."""
         moves = self.world.in_progress()
-        self.fleet.advance(12)
-        self.drive(befalls, lambda engine: engine.recover(moves[number % len(moves)].id), LATER)
+        move = moves[number % len(moves)]
+        gone = move.controller if knows and move.controller in {"", *self.world.dead} else None
+        if gone is None:
+            self.fleet.advance(12)
+        self.drive(befalls, lambda engine: engine.recover(move.id, left_by=gone), LATER)
 
     @precondition(lambda self: self.world.in_progress())
     @rule(number=which)

@@ -159,7 +159,8 @@ class World:
             chosen = self.rng.sample(sorted(free), wanted)
             cells = [free[cell][:2] for cell in chosen]
             xml = guest_xml(name, f"net-{host}", cells, chosen, number)
-            uuid = self.fleet.start_guest(host, xml, persistent=self.rng.random() < 0.5)
+            dirty_mib_s = self.rng.choice([0, 0, 40])
+            uuid = self.fleet.start_guest(host, xml, persistent=self.rng.random() < 0.5, dirty_mib_s=dirty_mib_s)
             self.adopt(host, uuid, marked=self.rng.random() < 0.5)
             return uuid
         return None
@@ -247,11 +248,11 @@ class World:
 
     def recover(self, number: int, most: int = 0) -> Exception | None:
         """Let a new controller recover a migration that nobody drives, as one that comes late or knows of a death."""
-        self.fleet.advance(STOP_S)
-        controller = self.controller(most, LATER)
         gone = self.ledger.migration(number).controller
-        left_by = gone if gone in self.dead and self.rng.random() < 0.5 else None
-        return controller.recover(number, left_by)
+        left_by = gone if gone in {"", *self.dead} and self.rng.random() < 0.5 else None
+        if left_by is None:
+            self.fleet.advance(STOP_S)
+        return self.controller(most, LATER).recover(number, left_by)
 
     def stop(self, controller: Controller) -> None:
         """Stop a controller for longer than its lease; others take over what it drives, then it goes on."""
