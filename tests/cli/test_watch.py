@@ -223,8 +223,10 @@ def test_watching_again_and_by_two_at_once_changes_nothing(site):
 # -- drivers that come and go ----------------------------------------------------------------------------------------
 
 
-def test_a_controller_that_ends_and_the_one_that_follows_it_are_seen_in_one_watch(site):
-    site.slow(4)
+@pytest.mark.filterwarnings("ignore:Exception in thread migration-1:pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_controller_that_dies_and_the_one_that_follows_it_are_seen_in_one_watch(site):
+    site.slow(16)
+    site.fleet.inject("perform", "client-dies", after_bytes=64 << 20)
     first = site.serve("east")
     ferry = Ferry(open_ledger(site.world.db), site.connect)
     site.begin(lambda: ferry.migrate("db1", "beta"))
@@ -233,15 +235,12 @@ def test_a_controller_that_ends_and_the_one_that_follows_it_are_seen_in_one_watc
     site.begin(lambda: Ferry(site.ledger, site.connect).migration_watch("1", told.append))
     site.wait(lambda: told)
     first.set()
-    site.wait(lambda: site.ledger.migration(1).controller == "" or not site.ledger.migration(1).in_progress)
     second = site.serve("west")
-    site.fleet.jobs[site.uuid].bandwidth_bytes_s = 512 << 20
     site.wait(lambda: told[-1].status == "completed")
     second.set()
     drivers = list(dict.fromkeys(line.controller for line in told if line.controller))
     assert len(drivers) == 2
     sentences = [event.sentence for line in told for event in line.events]
-    assert any("ends, and lets go of it" in sentence for sentence in sentences)
     assert any("takes over" in sentence for sentence in sentences)
 
 

@@ -95,7 +95,7 @@ BROKEN = {
     no_release: (1, ["the ledger refused what the solver allowed"]),
     no_token: (1, ["was taken over and changed something"]),
     no_lease: (1, ["after its lease of 6 s", "was taken over and goes on with"]),
-    no_patience: (20, ["and has no claim there", "lost: "]),
+    no_patience: (1, ["has no claim", "lost: "]),
 }
 
 

@@ -61,7 +61,7 @@ class StoryFleet(Fleet):
     """A fleet that counts the faults that strike, and notes which guests are outside the promise from then on, why."""
 
     def __init__(self, name: str, world: World) -> None:
-        super().__init__(name, seed=world.seed, bandwidth_mib_s=64)
+        super().__init__(name, seed=world.seed, bandwidth_mib_s=24)
         self.world = world
 
     def tell(self, sentence: str) -> None:
