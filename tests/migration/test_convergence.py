@@ -97,14 +97,6 @@ def test_an_adopted_job_is_judged_by_when_it_began_not_by_when_it_was_adopted():
     assert advise(policy, 1, course, 6.5).turns[0].action is Action.ABORT
 
 
-def test_a_job_is_stalled_since_the_pass_after_its_lowest():
-    course = Course()
-    for iteration, remaining in enumerate([90, 60, 40, 45, 50, 55], start=1):
-        course = course.observe(job(iteration, iteration, remaining), float(iteration))
-    assert course.stalled_since == 4
-    assert course.observe(job(7, 7, 30), 7.0).stalled_since == 0
-
-
 def test_layers_of_a_policy_win_field_by_field():
     policy = policy_of(
         PolicyWish.of(downtime_ms=100, auto_converge=True), PolicyWish.of(downtime_ms=200, post_copy="on-demand")

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from numaferry.migration import progress
-from numaferry.migration.convergence import STALLED_AFTER
+from numaferry.migration.progress import STALLED_AFTER
 from numaferry.model import JobInfo, Passes
 
 MIB = 1 << 20

@@ -50,6 +50,21 @@ def test_a_host_that_never_answers_is_given_up_after_the_timeout():
         assert time.monotonic() - started < 5
 
 
+def test_each_look_at_a_host_that_never_answers_left_a_thread_and_a_socket_behind():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"qemu+tcp://127.0.0.1:{silent.getsockname()[1]}/system"
+        one = connections.Connection(uri, timeout_s=0.1)
+        for said in (*["no answer within"] * 2, *["2 calls have no answer yet"] * 2):
+            with pytest.raises(HostUnreachable, match=said):
+                one.get()
+        hanging = [thread for thread in threading.enumerate() if thread.name == f"open {uri}"]
+        assert len(hanging) == 2
+    for thread in hanging:
+        thread.join(10)
+    with pytest.raises(HostUnreachable, match="refused"):
+        one.get()
+
+
 class Hangs:
     """A libvirt whose workers hang in `listAllDomains`, and whose keep-alive is answered all the same."""
 

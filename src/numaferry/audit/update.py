@@ -107,17 +107,17 @@ def _moving(ledger: Ledger) -> frozenset[str]:
 
 def _incoming(view: HostView, settled: set[str]) -> tuple[Promised, ...]:
     """Return the guests whose move claim is on this host and not yet flipped."""
-    holdings = {one.instance_uuid: one for one in view.holdings}
+    claimed = {one.migration_id: one for one in view.holdings if not one.current}
     return tuple(
         Promised(
             move.instance_uuid,
-            holdings[move.instance_uuid].instance_name,
+            claimed[move.id].instance_name,
             Side.INCOMING,
             move.context.new_numa_topology if move.context else None,
-            holdings[move.instance_uuid].claim_id,
+            claimed[move.id].claim_id,
         )
         for move in view.moves
-        if move.dest == view.record.name and move.instance_uuid in holdings and move.instance_uuid not in settled
+        if move.id in claimed and move.instance_uuid not in settled
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 from sqlalchemy import delete, insert, update
 
-from numaferry.errors import Conflict
+from numaferry.errors import Conflict, NotFound
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.adoption import Adoptable, adoptable
@@ -145,9 +145,12 @@ class ClaimStore(Store):
     @writes
     def _forget_instance(self, connection: Connection, instance_uuid: str, reason: str, key: str) -> None:
         """Forget; once per key."""
-        if written(connection, key):
-            return
-        row = load_locked_row(connection, instance_uuid)
+        try:
+            row = load_locked_row(connection, instance_uuid)
+        except NotFound:
+            if written(connection, key):
+                return
+            raise
         refuse_in_progress(connection, instance_uuid, row.name)
         connection.execute(delete(schema.instance).where(schema.instance.c.uuid == instance_uuid))
         sentence = f"{row.name} {reason}: everything it held on {row.host_name} is free"

@@ -8,6 +8,7 @@ import attrs
 from sqlalchemy import delete, insert, update
 
 from numaferry.ledger import schema
+from numaferry.ledger.events import write_event
 from numaferry.ledger.hosts import load_locked_host
 from numaferry.ledger.names import device_name
 from numaferry.ledger.snapshot import load_snapshot
@@ -40,7 +41,8 @@ class DeviceStore(Store):
         record = load_locked_host(connection, host)
         wanted = {device_name(device): attrs.evolve(device, used=False) for device in devices}
         this = schema.device.c.host_id == record.id
-        if wanted == {device_name(device): device for device, _ in load_snapshot(connection, host).inventory}:
+        known = {device_name(device): device for device, _ in load_snapshot(connection, host).inventory}
+        if wanted == known:
             return
         connection.execute(delete(schema.device).where(this))
         if wanted:
@@ -50,6 +52,9 @@ class DeviceStore(Store):
             connection.execute(insert(schema.device), rows)
         grown = update(schema.host).where(schema.host.c.id == record.id)
         connection.execute(grown.values(generation=schema.host.c.generation + 1))
+        new, gone = len(wanted.keys() - known.keys()), len(known.keys() - wanted.keys())
+        sentence = f"{host} has {len(wanted)} devices now: {new} new, {gone} gone"
+        write_event(connection, "devices", sentence, host=host)
 
     def devices(self, host: str) -> tuple[PciDevice, ...]:
         """Return a host's inventory, each with whether it is promised; raises NotFound."""

@@ -406,9 +406,12 @@ class HostStore(Store):
     @writes
     def _remove_host(self, connection: Connection, name: str, key: str) -> None:
         """Remove a host; once per key."""
-        if written(connection, key):
-            return
-        record = load_locked_host(connection, name)
+        try:
+            record = load_locked_host(connection, name)
+        except NotFound:
+            if written(connection, key):
+                return
+            raise
         claims = connection.execute(
             select(func.count()).select_from(schema.claim).where(schema.claim.c.host_id == record.id)
         ).scalar_one()

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: QEMU's default of downtime-limit, which is what a job begins with.
 QEMU_DOWNTIME_MS: Final = 300
-#: Passes without a new low of what remains, after which a job is called stalled.
-STALLED_AFTER: Final = 3
 _MIB: Final = 1 << 20
 
 
@@ -81,35 +79,26 @@ class Course:
     moved_at_s: float = 0.0
     #: When the job began, by our clock: one that is adopted has run for a while.
     began_at_s: float = 0.0
-    #: The least that remained at the end of a pass, and the pass in which it did.
+    #: The least that was ever seen to remain, -1 before any look.
     low_bytes: int = -1
-    low_iteration: int = 0
     #: How many rows of the schedule have been done.
     done: int = 0
     #: The end was forced (post-copy or pause): nothing more is scheduled.
     forced: bool = False
 
-    @property
-    def stalled_since(self) -> int:
-        """The pass since which nothing was gained, 0 where there is none."""
-        lost = self.iteration - self.low_iteration
-        return self.low_iteration + 1 if self.low_bytes >= 0 and lost >= STALLED_AFTER else 0
-
     def observe(self, job: JobInfo, now_s: float) -> Course:
         """Return the course with one more look at the job."""
         processed = job.memory_processed_bytes + job.disk_processed_bytes
-        iteration = job.memory_iteration
-        low, at = self.low_bytes, self.low_iteration
+        low = self.low_bytes
         if job.memory_total_bytes and (low < 0 or job.memory_remaining_bytes < low):
-            low, at = job.memory_remaining_bytes, iteration
+            low = job.memory_remaining_bytes
         return attrs.evolve(
             self,
-            iteration=iteration,
+            iteration=job.memory_iteration,
             processed_bytes=processed,
             moved_at_s=now_s if processed != self.processed_bytes else self.moved_at_s,
             began_at_s=now_s - job.time_elapsed_ms / 1000 if self.processed_bytes < 0 else self.began_at_s,
             low_bytes=low,
-            low_iteration=at,
         )
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
-from numaferry.migration.convergence import STALLED_AFTER
-
 if TYPE_CHECKING:
     from numaferry.model import JobInfo, Passes
 
 _MIB: Final = 1 << 20
+#: Passes without a new low of what remains, after which a job is called stalled.
+STALLED_AFTER: Final = 3
 #: Why there is no time left.
 NO_END: Final = "dirty rate exceeds bandwidth"
 

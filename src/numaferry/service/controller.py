@@ -127,7 +127,9 @@ class Controller:
         """Begin to drive what nobody drives, as far as there is room; the rest is told to wait."""
         self._driven = {number: thread for number, thread in self._driven.items() if thread.is_alive()}
         now = time.monotonic()
-        for move in self._ledger.migrations(status=IN_PROGRESS):
+        moves = self._ledger.migrations(status=IN_PROGRESS)
+        self._later = {move.id: self._later[move.id] for move in moves if move.id in self._later}
+        for move in moves:
             waits_until = self._later.get(move.id, (0.0, 0.0))[0]
             if move.id in self._driven or waits_until > now or not self._mine_to_take(move):
                 continue
@@ -226,8 +228,10 @@ class Controller:
         it waits for lease and longest call.
         """
         under_way = [number for number, thread in self._driven.items() if thread.is_alive()]
-        with suppress(LedgerError):
-            self._ledger.leave_controller(self.name, self.session)
+        # a ledger that could not be reached is not waited for: the name is free when its lease has run out
+        if not self._lost:
+            with suppress(LedgerError):
+                self._ledger.leave_controller(self.name, self.session)
         left = f"; migrations {', '.join(map(str, under_way))} are left to the next one" if under_way else ""
         self._tell_all(f"controller {self.name} ends{left}")
 

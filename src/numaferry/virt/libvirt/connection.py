@@ -12,6 +12,7 @@ its job does.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -95,7 +96,11 @@ def without_prompts(uri: str) -> str:
 
 
 class _LateError(Exception):
-    """The time is up; the call may yet happen."""
+    """The time is up; the call may yet happen, in this thread."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__(thread.name)
+        self.thread = thread
 
 
 def _in_time(work: Callable[[], T], timeout_s: float, name: str, *, late: Callable[[T], object] | None = None) -> T:
@@ -129,7 +134,7 @@ def _in_time(work: Callable[[], T], timeout_s: float, name: str, *, late: Callab
     if failures:
         raise failures[0]
     if not results:
-        raise _LateError
+        raise _LateError(thread)
     return results[0]
 
 
@@ -150,10 +155,6 @@ def _open(uri: str, timeout_s: float) -> tuple[libvirt.virConnect, int]:
         return _in_time(work, timeout_s, f"open {uri}", late=lambda opened: opened[0].close())
     except libvirt.libvirtError as error:
         raise _refused(uri, error) from None
-    except _LateError:
-        raise HostUnreachable(
-            f"{uri}: no answer within {timeout_s:g} s", hint="is the host up, and does a firewall drop the port?"
-        ) from None
 
 
 def _refused(uri: str, error: libvirt.libvirtError) -> HypervisorError | HostUnreachable:
@@ -183,6 +184,10 @@ class Connection:
         self._lock = threading.Lock()
         self._connection: libvirt.virConnect | None = None
         self._kept = threading.local()
+        #: Threads that wait for a daemon which took a call and answers nothing: each holds a socket, and none can be
+        #: ended. So the more there are, the longer the next attempt has to wait.
+        self._hanging: list[threading.Thread] = []
+        self._hangs_since_s = 0.0
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -206,9 +211,32 @@ class Connection:
                     hint="nothing was asked; look again when the host answers",
                 )
             self._drop()
-            self._connection, version = _open(self.uri, self._timeout_s)
+            self._connection, version = self._opened()
             self._check_version(version)
             return self._connection
+
+    def _opened(self) -> tuple[libvirt.virConnect, int]:
+        """Open; the lock is held. Raises as `get`."""
+        self._hanging = [thread for thread in self._hanging if thread.is_alive()]
+        left_s = self._hangs_since_s + (len(self._hanging) - 1) * self._call_timeout_s - time.monotonic()
+        if left_s > 0:
+            raise HostUnreachable(
+                f"{self.uri}: {len(self._hanging)} calls have no answer yet; it is tried again in {left_s:.0f} s",
+                hint="its libvirtd is reached and does not work: look at its log",
+            )
+        try:
+            return _open(self.uri, self._timeout_s)
+        except _LateError as error:
+            self._hangs(error.thread)
+            raise HostUnreachable(
+                f"{self.uri}: no answer within {self._timeout_s:g} s",
+                hint="is the host up, and does a firewall drop the port?",
+            ) from None
+
+    def _hangs(self, thread: threading.Thread) -> None:
+        """Remember a thread that got no answer; the lock is held."""
+        self._hanging.append(thread)
+        self._hangs_since_s = time.monotonic()
 
     def _check_version(self, found: int) -> None:
         """Close the connection and raise TooOld where the daemon is; the lock is held."""
@@ -240,8 +268,8 @@ class Connection:
             return _in_time(lambda: work(connection), self._call_timeout_s, f"{what} {self.uri}")
         except libvirt.libvirtError as error:
             raise self._translated(connection, error, secrets) from None
-        except _LateError:
-            self._abandon(connection)
+        except _LateError as error:
+            self._abandon(connection, error.thread)
             raise HostUnreachable(
                 f"{self.uri}: no answer to {what} within {self._call_timeout_s:g} s",
                 hint="its libvirtd is reached and does not work: look at its log; what was asked may yet happen",
@@ -268,9 +296,10 @@ class Connection:
             f"{self.uri}: {text}", hint="this is libvirt's own message; its log on the host says more"
         )
 
-    def _abandon(self, connection: libvirt.virConnect) -> None:
+    def _abandon(self, connection: libvirt.virConnect, thread: threading.Thread) -> None:
         """Use a connection no more on which a call hangs; that call's thread closes it, should it ever return."""
         with self._lock:
+            self._hangs(thread)
             if self._connection is connection:
                 self._connection = None
 
