@@ -9,7 +9,7 @@ from numaferry.errors import Conflict, LedgerUnusable, MigrationFailed
 from numaferry.ledger import open_ledger
 from numaferry.migration.controllers import name_of
 from numaferry.migration.lease import LeasePolicy
-from numaferry.model import CpuSet, HostConfig, MigrationStatus
+from numaferry.model import CpuSet, HostConfig, Limits, MigrationStatus
 from numaferry.service import Ferry
 from numaferry.service.controller import Controller
 from numaferry.service.discovery import Reach
@@ -136,6 +136,20 @@ def test_more_than_it_drives_at_once_waits_as_queued_with_its_claim(place):
     place.wait(lambda: place.ledger.migration(numbers[2]).status is MigrationStatus.QUEUED)
     assert len(place.ledger.view("beta").holdings) == 3
     assert [place.ended(number).status for number in numbers] == [MigrationStatus.COMPLETED] * 3
+
+
+def test_a_host_sends_no_more_at_once_than_its_limit(place):
+    place.fleet.bandwidth_mib_s = 8
+    numbers = [place.accepted(name) for name in ("one", "two", "six")]
+    place.serve(limits=Limits(per_source=1))
+    words = "queued, 2 of 2: alpha sends 1 already (limit 1)"
+    place.wait(lambda: place.ledger.migration(numbers[2]).reason == words)
+    assert place.ledger.migration(numbers[2]).status is MigrationStatus.QUEUED
+    assert [place.ended(number).status for number in numbers] == [MigrationStatus.COMPLETED] * 3
+    told = [event for number in numbers for event in place.ledger.events(migration=number)]
+    turns = [event.id for event in told if "its turn has come" in event.sentence]
+    ends = [event.id for event in told if "should be on beta" in event.sentence]
+    assert turns[0] < ends[0] < turns[1] < ends[1] < turns[2]
 
 
 def test_a_queued_one_that_is_given_up_frees_its_claim_at_once(place):

@@ -12,6 +12,7 @@ from numaferry.cli.placements import pin_table
 from numaferry.cli.policies import policy_options
 from numaferry.cli.progress import make_watch
 from numaferry.cli.words import duration
+from numaferry.model.queue import HIGHEST_PRIORITY
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,6 +33,13 @@ _WORTH_TELLING = ("libvirt counted", "read back", "update_available_resource on"
     "--as-virsh", is_flag=True, help="Print the destination XML and the `virsh migrate` command; touch nothing."
 )
 @click.option("--force", is_flag=True, help="Move a guest that nova manages: its cloud would not know.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-HIGHEST_PRIORITY, HIGHEST_PRIORITY),
+    default=0,
+    metavar="N",
+    help="Its place in the queue: the higher begins first, then the older; 0.",
+)
 @policy_options
 @command_options
 @examples(
@@ -47,6 +55,7 @@ def migrate(
     dry_run: bool,
     as_virsh: bool,
     force: bool,
+    priority: int,
     policy: PolicyWish,
 ) -> None:
     """Move an instance live: choose a host, claim its exact CPUs, pages and memory, then migrate.
@@ -68,7 +77,7 @@ def migrate(
             session.say(f"migration {stale.id} is {done.migration.status}: {done.sentence}")
     watch = make_watch()
     try:
-        shown = ferry.migrate(instance, dest, policy=policy, force=force, watch=watch)
+        shown = ferry.migrate(instance, dest, policy=policy, force=force, priority=priority, watch=watch)
     finally:
         watch.close()
     session.show(shown, lambda: _moved(shown))

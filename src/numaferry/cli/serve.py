@@ -14,7 +14,7 @@ from numaferry.cli.kit import Session, command_options, examples
 
 @click.command()
 @click.option("--name", default="", metavar="NAME", help="What it is called; by default this machine's name.")
-@click.option("--parallel", type=click.IntRange(1, 64), metavar="N", help="Migrations driven at once; 2 by default.")
+@click.option("--parallel", type=click.IntRange(1, 64), metavar="N", help="Migrations driven at once; 8 by default.")
 @click.option(
     "--look-every", "look_s", type=click.FloatRange(1), metavar="SECONDS", help="How often hosts are looked at; 60."
 )

@@ -23,6 +23,7 @@ from numaferry.ledger.location import ledger_location
 from numaferry.ledger.migrations import MigrationStore
 from numaferry.ledger.moves import Links, MoveStore
 from numaferry.ledger.observed import ObservedStore
+from numaferry.ledger.queue import QueueStore
 from numaferry.ledger.samples import Sample, SampleStore
 from numaferry.ledger.views import HostView, Overfull, ViewStore
 from numaferry.model import ObservedUse
@@ -55,6 +56,7 @@ class Ledger(
     FlipStore,
     MigrationStore,
     LeaseStore,
+    QueueStore,
     ControllerStore,
     DeviceStore,
     EventStore,

@@ -73,7 +73,7 @@ class _Wish:
     request: NumaRequest | None
     vifs: Links | None
     fit: Fit
-    #: Columns of the migration: controller, policy, memo.
+    #: Columns of the migration: controller, policy, memo, priority.
     columns: dict[str, Any]
     lease_s: float
 
@@ -102,6 +102,7 @@ class MoveStore(Store):
         memo: tuple[tuple[str, str], ...] = (),
         controller: str = "",
         lease_s: float = 0.0,
+        priority: int = 0,
         fit: Fit = numa_fit_instance_to_host,
         migration_uuid: str | None = None,
     ) -> MoveClaim:
@@ -126,6 +127,7 @@ class MoveStore(Store):
                 "policy_json": dumps(policy or MigrationPolicy()),
                 "source_memo_json": dumps(memo),
                 "controller": controller,
+                "priority": priority,
             },
             lease_s,
         )

@@ -119,4 +119,5 @@ def migration_of(row: AnyRow, context: MigrationContext | None = None) -> Migrat
         migration_type=MigrationType(row.migration_type),
         token=row.token,
         lease_until=row.lease_until,
+        priority=row.priority,
     )

@@ -334,6 +334,7 @@ migration = Table(
     Column("policy_json", WORDS, nullable=False, server_default="{}"),
     #: How a person wants its end to be forced, "" while nobody does.
     Column("force_complete", WORDS, nullable=False, server_default=""),
+    Column("priority", Integer, nullable=False, server_default="0"),
     Index(
         "migration_one_in_progress",
         "instance_uuid",

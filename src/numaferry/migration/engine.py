@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from numaferry.errors import LedgerError, NumaferryError, TakenOver
 from numaferry.migration import controllers, repin
 from numaferry.migration.answers import Answer, guest_is_gone
-from numaferry.migration.converge import Convergence, complete, take
+from numaferry.migration.converge import Aborted, Convergence, complete, take
 from numaferry.migration.lease import Lease, LeasePolicy, monotonic_s
 from numaferry.migration.move import Move, Tools
 from numaferry.migration.shortlist import choose_and_claim
 from numaferry.migration.steps import STEPS
-from numaferry.model import EMPTY, MigrationPolicy, MigrationType
+from numaferry.migration.turn import await_turn
+from numaferry.model import EMPTY, Limits, MigrationPolicy, MigrationType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,6 +68,7 @@ class MigrationEngine:
         settle_s: float = 1.0,
         steps: tuple[Step, ...] = STEPS,
         lease: LeasePolicy | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._tools = Tools(
             ledger=ledger,
@@ -82,6 +84,7 @@ class MigrationEngine:
             settle_s=settle_s,
             steps=steps,
             lease=lease or LeasePolicy(),
+            limits=limits or Limits(),
         )
 
     @property
@@ -97,6 +100,7 @@ class MigrationEngine:
         *,
         force: bool = False,
         handed_over: bool = False,
+        priority: int = 0,
     ) -> Migration:
         """Check the guest and a shortlist (reads only), choose and claim in one transaction; returns it `accepted`.
 
@@ -105,7 +109,13 @@ class MigrationEngine:
         NotConfirmed, NotFound, HostUnreachable; nothing is claimed then.
         """
         return choose_and_claim(
-            self._tools, instance, dest, policy or MigrationPolicy(), force=force, handed_over=handed_over
+            self._tools,
+            instance,
+            dest,
+            policy or MigrationPolicy(),
+            force=force,
+            handed_over=handed_over,
+            priority=priority,
         )
 
     def repin(self, instance: Instance, avoid: CpuSet = EMPTY) -> Migration:
@@ -212,6 +222,10 @@ class MigrationEngine:
         move.lease.renewed(began)
 
     def _run(self, move: Move) -> Migration:
+        try:
+            await_turn(move)
+        except Aborted as error:
+            return Convergence(move, error).run()
         for step in self._tools.steps:
             try:
                 take(move, step)

@@ -14,7 +14,7 @@ from numaferry.migration.beside import in_thread
 from numaferry.migration.evidence import Sight, Unreachable
 from numaferry.migration.lease import CallsUnderWay, Lease, LeasePolicy, guarded
 from numaferry.migration.states import next_status
-from numaferry.model import Ownership, mutated_migration_context
+from numaferry.model import Limits, Ownership, mutated_migration_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,6 +78,9 @@ class Tools:
     #: How the blocking call and the watch over its job go side by side.
     beside: Beside = in_thread
     lease: LeasePolicy = attrs.field(factory=LeasePolicy)
+    limits: Limits = attrs.field(factory=Limits)
+    #: How often one that is queued asks for its turn.
+    turn_s: float = 1.0
 
 
 @attrs.define(slots=True)

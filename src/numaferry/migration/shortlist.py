@@ -43,6 +43,7 @@ def choose_and_claim(
     *,
     force: bool,
     handed_over: bool = False,
+    priority: int = 0,
 ) -> Migration:
     """Return the accepted migration, driven by nobody yet where it is `handed_over` to a controller that runs.
 
@@ -62,6 +63,7 @@ def choose_and_claim(
         memo=((FORCE, "1"),) if force else (),
         controller="" if handed_over else tools.controller,
         lease_s=tools.lease.ttl_s,
+        priority=priority,
     ).migration
 
 

@@ -52,6 +52,7 @@ from numaferry.model.observed import ObservedUse
 from numaferry.model.passes import Passes
 from numaferry.model.placement import Misfit, Placement, Shortage
 from numaferry.model.policy import MigrationPolicy, OnTimeout, PolicyWish, PostCopy, policy_of
+from numaferry.model.queue import Limits, Wait
 
 __all__ = [
     "BASE_PAGE_SIZE_KIB",
@@ -75,6 +76,7 @@ __all__ = [
     "InstanceCell",
     "InstanceNumaTopology",
     "JobInfo",
+    "Limits",
     "MigrateCall",
     "Migration",
     "MigrationContext",
@@ -101,6 +103,7 @@ __all__ = [
     "ThreadMasks",
     "Vif",
     "VifKind",
+    "Wait",
     "XmlKind",
     "mutated_migration_context",
     "policy_of",

@@ -104,6 +104,8 @@ class Migration:
     token: int = 0
     #: Until when the lease holds, in seconds since the epoch by the database's clock.
     lease_until: float = 0.0
+    #: Its place in the queue: the higher ones begin first.
+    priority: int = 0
 
     @property
     def in_progress(self) -> bool:

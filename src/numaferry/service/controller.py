@@ -17,15 +17,17 @@ from numaferry.errors import Conflict, LeaseHeld, LedgerError, NumaferryError, T
 from numaferry.migration import controllers
 from numaferry.migration.lease import LeasePolicy
 from numaferry.model import IN_PROGRESS, MigrationStatus
+from numaferry.model.queue import WAITING, order
 from numaferry.service.driving import engine_for, handed_over, name_of, takeable
 from numaferry.service.hosts import try_refresh
+from numaferry.service.policies import configured_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numaferry.ledger import HostRecord, Ledger
     from numaferry.migration.engine import MigrationEngine
-    from numaferry.model import JobInfo, Migration
+    from numaferry.model import JobInfo, Limits, Migration
     from numaferry.service.discovery import Reach
 
 #: How often the ledger is asked for work.
@@ -34,8 +36,8 @@ TURN_S: Final = 1.0
 LOOK_S: Final = 60.0
 #: Hosts looked at at once.
 LOOKERS: Final = 8
-#: Migrations driven at once; more wait as `queued`, with their claims.
-PARALLEL: Final = 2
+#: Migrations driven at once, in a thread each; more wait as `queued`, with their claims.
+PARALLEL: Final = 8
 #: A migration that could not go on is tried again after this long, doubled each time, at most `RETRY_MOST_S`.
 RETRY_S: Final = 5.0
 RETRY_MOST_S: Final = 300.0
@@ -60,12 +62,14 @@ class Controller:
         turn_s: float = TURN_S,
         look_s: float = LOOK_S,
         lease: LeasePolicy | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.name = name or default_name()
         self.session = controllers.new_name()
         self._ledger, self._reach, self._say = ledger, reach, say
         self._parallel, self._turn_s, self._look_s = parallel, turn_s, look_s
         self._lease = lease or LeasePolicy()
+        self._limits = configured_limits() if limits is None else limits
         self._driven: dict[int, threading.Thread] = {}
         #: migration id → (not before, by our clock; how long the next pause is)
         self._later: dict[int, tuple[float, float]] = {}
@@ -129,14 +133,21 @@ class Controller:
         now = time.monotonic()
         moves = self._ledger.migrations(status=IN_PROGRESS)
         self._later = {move.id: self._later[move.id] for move in moves if move.id in self._later}
-        for move in moves:
+        for move in sorted(moves, key=order):
             waits_until = self._later.get(move.id, (0.0, 0.0))[0]
             if move.id in self._driven or waits_until > now or not self._mine_to_take(move):
                 continue
-            if len(self._driven) < self._parallel:
+            if (why := self._has_to_wait(move)) is None:
                 self._begin(move)
-            elif handed_over(move) and move.status is MigrationStatus.ACCEPTED:
-                self._queue(move)
+            elif handed_over(move):
+                self._queue(move, why)
+
+    def _has_to_wait(self, move: Migration) -> str | None:
+        """Return why a migration can't be begun now, or None; one that was begun is taken up wherever there is room."""
+        if len(self._driven) >= self._parallel:
+            return f"queued: {self.name} drives {len(self._driven)} migrations already"
+        wait = self._ledger.queue_wait(move, self._limits, self._driven)
+        return None if wait is None else wait.sentence
 
     def _mine_to_take(self, move: Migration) -> bool:
         """Tell whether this controller may drive a migration; one that needs a person is left to `recover`."""
@@ -144,19 +155,23 @@ class Controller:
             return False
         return takeable(self._ledger, move, self._lease)
 
-    def _queue(self, move: Migration) -> None:
-        words = f"queued: {self.name} drives {len(self._driven)} migrations already; the claim on {move.dest} is held"
+    def _queue(self, move: Migration, words: str) -> None:
+        """Tell a migration that it has to wait, when that is news; its claim is held."""
+        if move.reason == words:
+            return
         try:
             self._ledger.set_migration(
                 move.id,
                 sentence=words,
                 status=MigrationStatus.QUEUED,
-                expected_status=MigrationStatus.ACCEPTED,
+                reason=words,
+                expected_status=WAITING,
                 token=move.token,
             )
         except Conflict:
             return
-        self._tell_all(f"migration {move.id} of {name_of(self._ledger, move)} is {words}")
+        what = f"migration {move.id} of {name_of(self._ledger, move)}"
+        self._tell_all(f"{what} is {words}; its claim on {move.dest} is held")
 
     def _begin(self, move: Migration) -> None:
         thread = threading.Thread(target=self._drive, args=(move,), name=f"migration-{move.id}", daemon=True)
@@ -164,7 +179,14 @@ class Controller:
         thread.start()
 
     def _engine(self) -> MigrationEngine:
-        return engine_for(self._ledger, self._reach, controller=self.session, lease=self._lease, told=self._tell)
+        return engine_for(
+            self._ledger,
+            self._reach,
+            controller=self.session,
+            lease=self._lease,
+            limits=self._limits,
+            told=self._tell,
+        )
 
     def _drive(self, move: Migration) -> None:
         """Drive one migration in a thread of its own, and say how it went; whatever goes wrong ends no other."""

@@ -10,6 +10,7 @@ from numaferry.migration import controllers
 from numaferry.migration.lease import LeasePolicy
 from numaferry.migration.progress import progress_of
 from numaferry.model import MigrationStatus, Passes
+from numaferry.service.policies import configured_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numaferry.ledger import HostRecord, Ledger
     from numaferry.migration.engine import MigrationEngine
     from numaferry.migration.progress import Progress
-    from numaferry.model import JobInfo, Migration
+    from numaferry.model import JobInfo, Limits, Migration
     from numaferry.service.discovery import Reach
     from numaferry.service.views import MigrationLine
     from numaferry.virt.port import Hypervisor
@@ -47,8 +48,12 @@ def engine_for(
     told: Callable[[Migration, JobInfo | None], None] | None = None,
     controller: str | None = None,
     lease: LeasePolicy | None = None,
+    limits: Limits | None = None,
 ) -> MigrationEngine:
-    """Return an engine on this ledger that reaches hosts by their records and tells `told` how it goes."""
+    """Return an engine on this ledger that reaches hosts by their records and tells `told` how it goes.
+
+    Without `limits` the configuration's hold; raises InvalidInput where that can't be read.
+    """
     from numaferry.audit import update_available_resource  # noqa: PLC0415  (only who moves needs them)
     from numaferry.migration.engine import MigrationEngine  # noqa: PLC0415  (the same)
 
@@ -59,7 +64,8 @@ def engine_for(
         with contextlib.closing(reach.fresh(ledger.host(host).uri)) as hypervisor:
             return update_available_resource(ledger, host, hypervisor)
 
-    return MigrationEngine(ledger, connect, audit, told, controller=controller, lease=lease)
+    limits = configured_limits() if limits is None else limits
+    return MigrationEngine(ledger, connect, audit, told, controller=controller, lease=lease, limits=limits)
 
 
 def watched_engine(ledger: Ledger, reach: Reach, watch: Watch | None) -> MigrationEngine:

@@ -198,13 +198,16 @@ class Ferry:
         *,
         policy: PolicyWish | None = None,
         force: bool = False,
+        priority: int = 0,
         watch: Watch | None = None,
     ) -> MigrationShow:
         """Claim and move; see `service.moves.migrate`."""
         from numaferry.service import moves  # noqa: PLC0415  (imported by who needs it)
 
         try:
-            return moves.migrate(self.ledger, self._reach, ref, dest, policy=policy, force=force, watch=watch)
+            return moves.migrate(
+                self.ledger, self._reach, ref, dest, policy=policy, force=force, priority=priority, watch=watch
+            )
         except moves.LeftAlone:
             # The worker still uses both; closed under it, it would take that for a failure of the hosts.
             self._left = True

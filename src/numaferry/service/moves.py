@@ -71,6 +71,7 @@ def migrate(
     *,
     policy: PolicyWish | None = None,
     force: bool = False,
+    priority: int = 0,
     watch: Watch | None = None,
 ) -> MigrationShow:
     """Choose, claim and move; returns when the move has ended well.
@@ -99,7 +100,7 @@ def migrate(
             try_refresh(ledger, reach, record)
     engine = watched_engine(ledger, reach, watch)
     controller = running_controller(ledger)
-    migration = engine.start(instance, dest, chosen, force=force, handed_over=bool(controller))
+    migration = engine.start(instance, dest, chosen, force=force, handed_over=bool(controller), priority=priority)
     line = migration_line(migration, instance.name)
     if watch is not None:
         watch.started(line)

@@ -1,4 +1,4 @@
-"""Policies of migrations: read from configuration, laid over each other, held against what both hosts can do.
+"""Policies and limits of migrations, read from configuration; policies are laid over each other.
 
 Layers, a later one winning field by field: what is built in, ``[migration]`` of the configuration file, ``migration``
 of the source's entry in the hosts file, the instance's own (`numaferry instance policy`), the command.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from numaferry.errors import InvalidInput
-from numaferry.model import PolicyWish, policy_of
+from numaferry.model import Limits, PolicyWish, policy_of
+from numaferry.model.queue import MOST_INCOMING
 from numaferry.xdg import config_directory
 
 if TYPE_CHECKING:
     from numaferry.ledger import Ledger
     from numaferry.model import Instance, MigrationPolicy
+
+T = TypeVar("T", bound=BaseModel)
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Percent = Annotated[int, Field(ge=0, le=99)]
@@ -52,6 +55,16 @@ class PolicyTable(BaseModel):
         return PolicyWish.of(**self.model_dump())
 
 
+class LimitsTable(BaseModel):
+    """The keys of ``[limits]``: migrations under way at once, 0 for no limit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    per_source: Count = 2
+    per_dest: Annotated[int, Field(ge=0, le=MOST_INCOMING)] = 2
+    fleet: Count = 0
+
+
 def config_path() -> Path:
     """Return the configuration file: NUMAFERRY_CONFIG, or ``config.toml`` in our XDG configuration directory."""
     named = os.environ.get("NUMAFERRY_CONFIG", "")
@@ -64,26 +77,44 @@ def configured(path: Path | None = None) -> PolicyWish:
     Raises InvalidInput with file, key, value and what is allowed.
     """
     path = path or config_path()
+    return read_table(_tables(path).get("migration", {}), where=f"{path}, [migration]")
+
+
+def configured_limits(path: Path | None = None) -> Limits:
+    """Return how many migrations may be under way at once, as the configuration file says; raises InvalidInput."""
+    path = path or config_path()
+    table = _checked(LimitsTable, _tables(path).get("limits", {}), where=f"{path}, [limits]")
+    return Limits(**table.model_dump())
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    """Return the tables of the configuration file, none where there is no file; raises InvalidInput."""
     if not path.is_file():
-        return PolicyWish()
+        return {}
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidInput(f"{path} can't be read: {error}", hint="it is TOML; see docs/cli.md") from error
-    table = data.pop("migration", {})
-    if data:
-        raise InvalidInput(f"{path}: unknown table or key {min(data)!r}", hint="only [migration] is read")
-    return read_table(table, where=f"{path}, [migration]")
+    if unknown := data.keys() - {"migration", "limits"}:
+        raise InvalidInput(
+            f"{path}: unknown table or key {min(unknown)!r}", hint="only [migration] and [limits] are read"
+        )
+    return data
 
 
 def read_table(table: Any, *, where: str) -> PolicyWish:
     """Return what a ``migration`` table says; raises InvalidInput that names `where`."""
+    return _checked(PolicyTable, table, where=where).wish()
+
+
+def _checked(kind: type[T], table: Any, *, where: str) -> T:
+    """Return a table whose keys and values are allowed; raises InvalidInput with the first that is not."""
     try:
-        return PolicyTable.model_validate(table).wish()
+        return kind.model_validate(table)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = str(fault["loc"][0]) if fault["loc"] else "?"
-        allowed = ", ".join(PolicyTable.model_fields)
+        allowed = ", ".join(kind.model_fields)
         if fault["type"] == "extra_forbidden":
             raise InvalidInput(f"{where}: unknown key {key!r}", hint=f"allowed are {allowed}") from None
         value = table.get(key) if isinstance(table, dict) else table

@@ -80,6 +80,7 @@ def _policies() -> None:
     """Keep how a migration is driven as a whole; schema 1 knew the limit of its bandwidth alone."""
     op.add_column("migration", Column("policy_json", WORDS, nullable=False, server_default="{}"))
     op.add_column("migration", Column("force_complete", WORDS, nullable=False, server_default=""))
+    op.add_column("migration", Column("priority", Integer, nullable=False, server_default="0"))
     connection, move = op.get_bind(), schema_1.migration
     for row in connection.execute(select(move.c.id, move.c.bandwidth_mib_s).where(move.c.bandwidth_mib_s > 0)).all():
         policy = json.dumps({"bandwidth_mib_s": row.bandwidth_mib_s}, separators=(",", ":"))
