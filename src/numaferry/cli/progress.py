@@ -43,6 +43,10 @@ class PlainWatch:
         """Tell that the claim is taken, or that a migration is taken up."""
         self._begin(migration.id, migration.instance, migration.source, migration.dest, migration.status)
 
+    def again(self, migration: MigrationLine, sentence: str) -> None:
+        """Tell that another host is tried."""
+        self._say(f"migration {migration.id}: {sentence}")
+
     def handed_over(self, migration: MigrationLine, controller: str) -> None:
         """Tell who drives it."""
         self._say(f"migration {migration.id}: controller {controller} drives it")
@@ -104,6 +108,10 @@ class BarWatch:
     def started(self, migration: MigrationLine) -> None:
         """Begin to draw."""
         self._begin(migration.instance, migration.source, migration.dest, migration.status)
+
+    def again(self, migration: MigrationLine, sentence: str) -> None:
+        """Tell that another host is tried, above the bar."""
+        self._progress.console.print(f"migration {migration.id}: {sentence}")
 
     def handed_over(self, migration: MigrationLine, controller: str) -> None:
         """Tell who drives it, above the bar."""

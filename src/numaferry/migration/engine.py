@@ -23,7 +23,7 @@ from numaferry.migration.turn import await_turn
 from numaferry.model import EMPTY, Limits, MigrationPolicy, MigrationType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numaferry.ledger import HostRecord, Ledger
     from numaferry.migration.move import AuditReport
@@ -101,11 +101,13 @@ class MigrationEngine:
         force: bool = False,
         handed_over: bool = False,
         priority: int = 0,
+        avoid: Mapping[str, str] | None = None,
     ) -> Migration:
         """Check the guest and a shortlist (reads only), choose and claim in one transaction; returns it `accepted`.
 
         `dest` names the only candidate; `force` moves a guest that another manager (nova) owns; with `handed_over` it
-        is left to a controller that runs (`numaferry serve`) to drive. Raises CheckFailed, Conflict, NotManaged, NoFit,
+        is left to a controller that runs (`numaferry serve`) to drive; `avoid` are hosts that are no candidates, each
+        with why. Raises CheckFailed, Conflict, NotManaged, NoFit,
         NotConfirmed, NotFound, HostUnreachable; nothing is claimed then.
         """
         return choose_and_claim(
@@ -116,6 +118,7 @@ class MigrationEngine:
             force=force,
             handed_over=handed_over,
             priority=priority,
+            avoid=avoid,
         )
 
     def repin(self, instance: Instance, avoid: CpuSet = EMPTY) -> Migration:

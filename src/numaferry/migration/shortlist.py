@@ -19,6 +19,8 @@ from numaferry.migration.prepare import FORCE, domain_type
 from numaferry.scheduler import select_destinations
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numaferry.ledger import HostRecord
     from numaferry.migration.move import Tools
     from numaferry.model import Instance, Migration, MigrationPolicy, Vif
@@ -44,6 +46,7 @@ def choose_and_claim(
     force: bool,
     handed_over: bool = False,
     priority: int = 0,
+    avoid: Mapping[str, str] | None = None,
 ) -> Migration:
     """Return the accepted migration, driven by nobody yet where it is `handed_over` to a controller that runs.
 
@@ -51,7 +54,7 @@ def choose_and_claim(
     """
     source = tools.ledger.host(instance.host)
     kind = _check_guest(tools, source, instance, force=force)
-    candidates = select_destinations(tools.ledger, instance, dest=dest)
+    candidates = select_destinations(tools.ledger, instance, dest=dest, avoid=avoid)
     if not candidates:
         raise _no_fit(instance, candidates.misfits)
     passed = _shortlist(tools, source, instance, candidates, _Asked(kind, policy))

@@ -19,7 +19,7 @@ from numaferry.ledger.hosts import refuse_unconfirmed
 from numaferry.model import Misfit, Placement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numaferry.ledger import Fit, HostRecord, Ledger
     from numaferry.model import HostState, Instance, NumaRequest
@@ -44,11 +44,13 @@ def select_destinations(
     dest: str | None = None,
     request: NumaRequest | None = None,
     fit: Fit = numa_fit_instance_to_host,
+    avoid: Mapping[str, str] | None = None,
 ) -> Destinations:
     """Return hosts that take the instance by their present state, the best first, with a misfit for each other.
 
     `dest` names the only candidate: raises NotFound, Conflict where it is the source, NotConfirmed. `request` is
-    the instance's own with the source's page sizes unless given.
+    the instance's own with the source's page sizes unless given. `avoid` are hosts that are no candidates, each with
+    why.
     """
     wanted = request if request is not None else move_request(instance)
     records = ledger.hosts() if dest is None else (_named(ledger, instance, dest),)
@@ -57,7 +59,7 @@ def select_destinations(
     for record in records:
         if record.name == instance.host:
             continue
-        if refusal := _refusal(record):
+        if refusal := _refusal(record) or (avoid or {}).get(record.name, ""):
             misfits.append(Misfit(record.name, refusal))
             continue
         state = ledger.host_state(record.name)

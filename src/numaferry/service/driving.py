@@ -36,6 +36,10 @@ class Watch(Protocol):
         """Something has changed: the status, the step, or the job's figures."""
         ...
 
+    def again(self, migration: MigrationLine, sentence: str) -> None:
+        """It is a further attempt, on another host, and why."""
+        ...
+
     def handed_over(self, migration: MigrationLine, controller: str) -> None:
         """A controller that runs drives it; this command only follows."""
         ...

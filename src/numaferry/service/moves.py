@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from numaferry.errors import Conflict, HostError, HostUnreachable, NumaferryError
@@ -11,6 +12,7 @@ from numaferry.migration.evidence import POSTCOPY_REASONS
 from numaferry.migration.lease import LeasePolicy
 from numaferry.model import IN_PROGRESS, MigrationStatus, PolicyWish, PostCopy
 from numaferry.scheduler import select_destinations
+from numaferry.service.attempts import ATTEMPTS, PAUSES_S, note_attempt, worth_another_host
 from numaferry.service.discovery import look
 from numaferry.service.driving import Watch, left_by, name_of, running_controller, takeable, watched_engine
 from numaferry.service.following import follow, refuse_unfinished
@@ -77,9 +79,10 @@ def migrate(
     """Choose, claim and move; returns when the move has ended well.
 
     Where a controller runs (`numaferry serve`) it drives the migration, and this only follows; else it is driven here.
-    Hosts are looked at first, so that what runs there unmanaged is not claimed. Raises NotFound, Ambiguous, Conflict
-    (destination = source, a migration in progress), NotConfirmed, NotManaged, NoFit, CheckFailed, HostUnreachable,
-    MigrationFailed (rolled back: the guest runs on the source), NeedsPerson, and LeftAlone on Ctrl-C.
+    Hosts are looked at first, so that what runs there unmanaged is not claimed. Without `dest` one that failed before
+    the switch is tried again on the next best host, a bounded number of times (`service.attempts`). Raises NotFound,
+    Ambiguous, Conflict (destination = source, a migration in progress), NotConfirmed, NotManaged, NoFit, CheckFailed,
+    HostUnreachable, MigrationFailed (rolled back: the guest runs on the source), NeedsPerson, and LeftAlone on Ctrl-C.
     """
     instance = ledger.instance(ref)
     if dest is not None:
@@ -99,18 +102,57 @@ def migrate(
         if record.name == instance.host or (dest is None and record.confirmed):
             try_refresh(ledger, reach, record)
     engine = watched_engine(ledger, reach, watch)
-    controller = running_controller(ledger)
-    migration = engine.start(instance, dest, chosen, force=force, handed_over=bool(controller), priority=priority)
-    line = migration_line(migration, instance.name)
-    if watch is not None:
-        watch.started(line)
-        if controller:
-            watch.handed_over(line, controller)
-    work = _work(ledger, reach, engine, migration, watch=watch, controller=controller)
-    _drive(ledger, migration, instance, work, controller)
-    ended = ledger.migration(migration.id)
-    refuse_unfinished(ended, instance.name)
-    return show(ledger, ended)
+    failed: list[Migration] = []
+    while True:
+        controller = running_controller(ledger)
+        migration = engine.start(
+            instance,
+            dest,
+            chosen,
+            force=force,
+            handed_over=bool(controller),
+            priority=priority,
+            avoid=_tried(failed),
+        )
+        _tell_begin(ledger, migration, instance.name, failed, watch=watch, controller=controller)
+        work = _work(ledger, reach, engine, migration, watch=watch, controller=controller)
+        try:
+            _drive(ledger, migration, instance, work, controller)
+            refuse_unfinished(ledger.migration(migration.id), instance.name)
+        except NumaferryError as error:
+            failed.append(ledger.migration(migration.id))
+            if dest is not None or isinstance(error, LeftAlone) or not _next_host(ledger, instance, failed):
+                raise
+            time.sleep(PAUSES_S[len(failed) - 1])
+        else:
+            return show(ledger, ledger.migration(migration.id))
+
+
+def _tried(failed: list[Migration]) -> dict[str, str]:
+    """Return the hosts on which a move failed just now, each with why."""
+    return {one.dest: f"migration {one.id} there failed: {one.reason}" for one in failed}
+
+
+def _next_host(ledger: Ledger, instance: Instance, failed: list[Migration]) -> bool:
+    """Tell whether another attempt is made: it may help, not too many were made, and there is a host that fits."""
+    if len(failed) >= ATTEMPTS or not worth_another_host(ledger, failed[-1]):
+        return False
+    return bool(select_destinations(ledger, instance, avoid=_tried(failed)))
+
+
+def _tell_begin(
+    ledger: Ledger, migration: Migration, name: str, failed: list[Migration], *, watch: Watch | None, controller: str
+) -> None:
+    """Note and tell that a migration begins, after which attempts, and who drives it."""
+    again = note_attempt(ledger, migration, len(failed) + 1, failed[-1]) if failed else ""
+    if watch is None:
+        return
+    line = migration_line(migration, name)
+    if again:
+        watch.again(line, again)
+    watch.started(line)
+    if controller:
+        watch.handed_over(line, controller)
 
 
 def _work(
