@@ -58,6 +58,23 @@ def test_a_host_without_config_is_proposed_then_confirmed_with_other_sets(world)
     assert "numaferry host confirm" not in world.ok("host", "show", "alpha")
 
 
+def test_cpus_for_migrations_are_named_shown_and_taken_back(world):
+    world.ok("host", "import", world.toml())
+    assert "0-1 (the shared set)" in world.ok("host", "show", "alpha")
+    assert world.told("host", "confirm", "alpha", "--migration", "0")["config"]["migration_cpu_set"] == "0"
+    assert "(the shared set)" not in world.ok("host", "show", "alpha")
+    assert world.told("host", "confirm", "alpha", "--migration", "")["config"]["migration_cpu_set"] == ""
+    ran = world.run("host", "confirm", "alpha", "--migration", "1-2")
+    assert ran.code == 2
+    assert "CPU 2 of alpha is in cpu_dedicated_set and in migration_cpu_set" in ran.err
+
+
+def test_cpus_for_migrations_are_not_proposed_as_dedicated(world):
+    entry = '[[host]]\nname = "alpha"\nuri = "sim://cli/alpha"\nmigration_cpu_set = "7"\n'
+    (shown,) = world.told("host", "import", world.toml(entry))
+    assert (shown["confirmed"], shown["config"]["cpu_dedicated_set"]) == (False, "2-6")
+
+
 def test_an_entry_with_sets_is_confirmed_and_importing_again_changes_them(world):
     world.ok("host", "import", world.toml())
     shown = world.told("host", "import", world.toml(HOSTS_TOML.replace('"2-7"', '"4-7"')))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import attrs
 import pytest
 
 from numaferry.errors import Conflict, InvalidInput, NoFit, NotConfirmed, NotFound
 from numaferry.ledger import Overfull
-from numaferry.model import CpuSet, MigrationStatus, ReservedPages
+from numaferry.model import CpuSet, HostConfig, MigrationStatus, ReservedPages
+from numaferry.model.codec import dumps, loads
 from numaferry.model.notation import parse_topology
 
 
@@ -41,6 +44,8 @@ def test_one_machine_is_not_added_under_two_names(fleet, make):
         ({"dedicated": "2-8"}, "CPU 8 does not exist"),
         ({"shared": "0-1,64"}, "CPU 64 does not exist"),
         ({"dedicated": "1-7"}, "CPU 1 of A is in cpu_dedicated_set and in cpu_shared_set"),
+        ({"migration_cpu_set": CpuSet.parse("0,8")}, "migration_cpu_set 0,8: CPU 8 does not exist"),
+        ({"migration_cpu_set": CpuSet.parse("0-2")}, "CPU 2 of A is in cpu_dedicated_set and in migration_cpu_set"),
         ({"reserved_huge_pages": (ReservedPages(2, 2048, 1),)}, "no 2048 KiB pages on cell 2"),
         ({"physical_network_cells": (("physnet0", (0, 2)),)}, "no cell 2 for physnet0"),
         ({"reserved_huge_pages": (ReservedPages(0, 1048576, 1),)}, "no 1048576 KiB pages on cell 0"),
@@ -50,6 +55,12 @@ def test_sets_that_no_host_could_keep_are_refused(ledger, make, config, said):
     with pytest.raises(InvalidInput, match=said):
         make.host(ledger, "A", **config)
     assert ledger.hosts() == ()
+
+
+def test_a_config_that_was_stored_before_there_were_cpus_for_migrations_is_read(make):
+    stored = json.loads(dumps(make.config()))
+    del stored["migration_cpu_set"]
+    assert loads(json.dumps(stored), HostConfig) == make.config()
 
 
 def test_nothing_is_claimable_before_an_operator_confirmed(fleet, make):

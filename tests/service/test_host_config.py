@@ -12,6 +12,7 @@ name = "a"
 uri = "qemu+tls://a/system"
 cpu_dedicated_set = "2-7,^5"
 cpu_shared_set = "0-1"
+migration_cpu_set = "1"
 reserved_host_memory_mb = 1024
 reserved_huge_pages = ["node:0,size:2048,count:64", "node:1,size:1GB,count:2"]
 cpu_allocation_ratio = 4.0
@@ -29,11 +30,18 @@ def test_every_key_of_nova_is_read():
     assert (entry.name, entry.uri) == ("a", "qemu+tls://a/system")
     assert config.cpu_dedicated_set == CpuSet.parse("2-4,6-7")
     assert config.cpu_shared_set == CpuSet.parse("0-1")
+    assert config.migration_cpu_set == config.migration_cpus == CpuSet.parse("1")
     assert config.reserved_huge_pages == (ReservedPages(0, 2048, 64), ReservedPages(1, 1048576, 2))
     assert (config.reserved_host_memory_mb, config.cpu_allocation_ratio, config.ram_allocation_ratio) == (1024, 4, 1.5)
     assert config.link_of("physnet0") == "ens4f0"
     assert config.physical_network_cells == (("physnet0", (0, 1)),)
     assert (config.migration_address, config.peer_uri) == ("10.0.0.1", "qemu+tls://10.0.0.1/system")
+
+
+def test_migrations_run_on_the_shared_set_where_nothing_is_said():
+    (entry,) = parse('[[host]]\ncpu_shared_set = "0-1"\n', where="f")
+    assert entry.config.migration_cpu_set == CpuSet()
+    assert entry.config.migration_cpus == CpuSet.parse("0-1")
 
 
 @pytest.mark.parametrize(
@@ -48,6 +56,7 @@ def test_every_key_of_nova_is_read():
             ["line 6", "host b", "cpu_dedicated_set = '3-1'"],
             '"2-15,^8"',
         ),
+        ('[[host]]\nmigration_cpu_set = "x"\n', ["line 2", "migration_cpu_set = 'x'"], "without dedicated CPUs"),
         ('[[host]]\nreserved_host_memory_mb = "much"\n', ["line 2", "'much'"], "whole number"),
         ("[[host]]\nreserved_host_memory_mb = -1\n", ["-1"], "whole number"),
         ("[[host]]\nphysical_network_cells = { physnet0 = [-1] }\n", ["line 2", "[-1]"], "cell ids"),

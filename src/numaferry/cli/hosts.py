@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from numaferry.model import HostConfig
     from numaferry.service.views import HostShow
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -74,14 +75,24 @@ def import_hosts(session: Session, file: Path, *, take_over: bool) -> None:
 @click.argument("name")
 @click.option("--dedicated", metavar="CPUS", help="CPUs that may be given away alone, instead of the stored set.")
 @click.option("--shared", metavar="CPUS", help="CPUs for shared vCPUs and emulator threads, instead of the stored set.")
+@click.option(
+    "--migration",
+    metavar="CPUS",
+    help='CPUs for the threads of migrations, instead of the stored set; "" for the shared set.',
+)
 @command_options
-@examples("numaferry host confirm host-a", "numaferry host confirm host-a --dedicated 2-7 --shared 0-1")
-def confirm(session: Session, name: str, dedicated: str | None, shared: str | None) -> None:
+@examples(
+    "numaferry host confirm host-a",
+    "numaferry host confirm host-a --dedicated 2-7 --shared 0-1",
+    "numaferry host confirm host-a --migration 0",
+)
+def confirm(session: Session, name: str, dedicated: str | None, shared: str | None, migration: str | None) -> None:
     """Say that a host's CPU sets are right: from now on its CPUs may be claimed."""
     shown = session.ferry().host_confirm(
         name,
         dedicated=CpuSet.parse(dedicated) if dedicated is not None else None,
         shared=CpuSet.parse(shared) if shared is not None else None,
+        migration=CpuSet.parse(migration) if migration is not None else None,
     )
     session.show(shown, lambda: _brief([shown]))
 
@@ -157,6 +168,13 @@ def _brief(shown: Sequence[HostShow]) -> RenderableType:
     return made
 
 
+def _migration_cpus(config: HostConfig) -> str:
+    """Return where a migration's threads run here, and where that comes from."""
+    if config.migration_cpu_set:
+        return str(config.migration_cpu_set)
+    return f"{config.cpu_shared_set} (the shared set)" if config.cpu_shared_set else "none"
+
+
 def _show(shown: HostShow) -> list[RenderableType]:
     """Render a host with its cells and, while it is not confirmed, its proposal."""
     config = shown.config
@@ -170,6 +188,7 @@ def _show(shown: HostShow) -> list[RenderableType]:
         ("confirmed", "yes" if shown.confirmed else "no: nothing is claimable"),
         ("cpu_dedicated_set", str(config.cpu_dedicated_set)),
         ("cpu_shared_set", str(config.cpu_shared_set)),
+        ("migration_cpu_set", _migration_cpus(config)),
         ("reserved_host_memory_mb", str(config.reserved_host_memory_mb)),
         ("physical_networks", ", ".join(f"{net} = {dev}" for net, dev in config.physical_networks)),
         (

@@ -148,7 +148,11 @@ def refuse_unconfirmed(record: HostRecord) -> None:
 def check_config(facts: HostFacts, config: HostConfig) -> None:
     """Refuse what no host could keep: unknown CPUs or cells, CPUs both dedicated and shared; raises InvalidInput."""
     online = facts.topology.cpus
-    for word, cpus in (("cpu_dedicated_set", config.cpu_dedicated_set), ("cpu_shared_set", config.cpu_shared_set)):
+    for word, cpus in (
+        ("cpu_dedicated_set", config.cpu_dedicated_set),
+        ("cpu_shared_set", config.cpu_shared_set),
+        ("migration_cpu_set", config.migration_cpu_set),
+    ):
         if unknown := cpus - online:
             raise InvalidInput(
                 f"{word} {cpus}: CPU {unknown} does not exist on {facts.hostname}",
@@ -158,6 +162,11 @@ def check_config(facts: HostFacts, config: HostConfig) -> None:
         raise InvalidInput(
             f"CPU {both} of {facts.hostname} is in cpu_dedicated_set and in cpu_shared_set",
             hint="a CPU is given away alone or shared, not both",
+        )
+    if both := config.cpu_dedicated_set & config.migration_cpu_set:
+        raise InvalidInput(
+            f"CPU {both} of {facts.hostname} is in cpu_dedicated_set and in migration_cpu_set",
+            hint="migrations take nothing from CPUs that are given away alone: name others, or none for the shared set",
         )
     for reserved in config.reserved_huge_pages:
         cell = facts.topology.cell(reserved.cell)
@@ -356,7 +365,9 @@ class HostStore(Store):
         new = _change(connection, old, values)
         sentence = (
             f"host {name} confirmed: dedicated CPUs {config.cpu_dedicated_set or 'none'},"
-            f" shared CPUs {config.cpu_shared_set or 'none'}, {config.reserved_host_memory_mb} MiB reserved"
+            f" shared CPUs {config.cpu_shared_set or 'none'},"
+            + (f" migration CPUs {config.migration_cpu_set}," if config.migration_cpu_set else "")
+            + f" {config.reserved_host_memory_mb} MiB reserved"
             + (f"; guests of ledger {', '.join(strange)} are accepted there" if strange else "")
         )
         write_event(connection, "host-confirmed", sentence, host=name, key=key)

@@ -112,6 +112,8 @@ class HostConfig:
     cpu_dedicated_set: CpuSet = EMPTY
     #: CPUs where shared vCPUs and floating guests run.
     cpu_shared_set: CpuSet = EMPTY
+    #: CPUs for the threads of a migration itself, from here or to here; none of them dedicated. Empty: the shared set.
+    migration_cpu_set: CpuSet = EMPTY
     reserved_host_memory_mb: int = 512
     reserved_huge_pages: tuple[ReservedPages, ...] = ()
     cpu_allocation_ratio: float = 16.0
@@ -126,6 +128,11 @@ class HostConfig:
     peer_uri: str = ""
     #: How migrations from this host are driven, as far as its entry says.
     migration: PolicyWish = attrs.field(factory=PolicyWish)
+
+    @property
+    def migration_cpus(self) -> CpuSet:
+        """CPUs that a migration's own threads may use here: `migration_cpu_set`, else the shared set; may be empty."""
+        return self.migration_cpu_set or self.cpu_shared_set
 
     def link_of(self, physical_network: str) -> str | None:
         """Return the net device that carries this physical network here, or None."""

@@ -7,6 +7,7 @@
     uri = "qemu+tls://host-a/system"
     cpu_dedicated_set = "2-15,^8"
     cpu_shared_set = "0-1"
+    migration_cpu_set = "0"
     reserved_host_memory_mb = 512
     reserved_huge_pages = ["node:0,size:2048,count:64"]
     cpu_allocation_ratio = 16.0
@@ -17,9 +18,9 @@
     peer_uri = "qemu+tls://10.0.0.1/system"
     migration = { downtime_ms = 300, auto_converge = true }
 
-The words and their forms are those of nova.conf (``[compute]`` and ``[DEFAULT]``); `name`, `uri`, `physical_networks`,
-`migration_address` and `peer_uri` are this project's, and `physical_network_cells` says what nova's
-``[neutron_physnet_NAME] numa_nodes`` says: a guest with a NIC on that network gets one of these cells at least.
+The words and their forms are those of nova.conf (``[compute]`` and ``[DEFAULT]``); `name`, `uri`, `migration_cpu_set`,
+`physical_networks`, `migration_address` and `peer_uri` are this project's, and `physical_network_cells` says what
+nova's ``[neutron_physnet_NAME] numa_nodes`` says: a guest with a NIC on that network gets one of these cells at least.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class _Host(BaseModel):
     uri: str = ""
     cpu_dedicated_set: CpuList = ""
     cpu_shared_set: CpuList = ""
+    migration_cpu_set: CpuList = ""
     reserved_host_memory_mb: Annotated[int, Field(ge=0)] = 512
     reserved_huge_pages: list[Reserved] = Field(default_factory=list)
     cpu_allocation_ratio: Annotated[float, Field(gt=0, le=1000)] = 16.0
@@ -99,6 +101,7 @@ ALLOWED = {
     "uri": 'a libvirt URI such as "qemu+tls://host-a/system"',
     "cpu_dedicated_set": 'a CPU list such as "2-15,^8"',
     "cpu_shared_set": 'a CPU list such as "0-1"',
+    "migration_cpu_set": 'a CPU list such as "0-1", without dedicated CPUs',
     "reserved_host_memory_mb": "a whole number of MiB, 0 or more",
     "reserved_huge_pages": 'a list of "node:0,size:2048,count:64" (size in KiB, or with a unit: 2MB, 1GB)',
     "cpu_allocation_ratio": "a number above 0",
@@ -161,6 +164,7 @@ def _entry(entry: Any, number: int, text: str, where: str) -> HostEntry:
         HostConfig(
             cpu_dedicated_set=CpuSet.parse(host.cpu_dedicated_set),
             cpu_shared_set=CpuSet.parse(host.cpu_shared_set),
+            migration_cpu_set=CpuSet.parse(host.migration_cpu_set),
             reserved_host_memory_mb=host.reserved_host_memory_mb,
             reserved_huge_pages=tuple(_pages(item) for item in host.reserved_huge_pages),
             cpu_allocation_ratio=host.cpu_allocation_ratio,

@@ -119,9 +119,9 @@ class Ferry:
         """Add or update all hosts of a file; see `service.hosts.import_entries`."""
         return hosts.import_entries(self.ledger, self._reach, entries, take_over=take_over)
 
-    def host_confirm(self, name: str, *, dedicated: CpuSet | None = None, shared: CpuSet | None = None) -> HostShow:
-        """Open a host for claims; see `service.hosts.confirm`."""
-        return hosts.confirm(self.ledger, self._reach, name, dedicated=dedicated, shared=shared)
+    def host_confirm(self, name: str, **sets: CpuSet | None) -> HostShow:
+        """Open a host for claims; `dedicated`, `shared` and `migration` as `service.hosts.confirm` says."""
+        return hosts.confirm(self.ledger, self._reach, name, **sets)
 
     def host_list(self) -> tuple[HostLine, ...]:
         """Return a row per host."""

@@ -69,7 +69,11 @@ def _with_sets(config: HostConfig | None, proposal: Proposal | None) -> HostConf
     base = config or HostConfig()
     if proposal is None:
         return base
-    return attrs.evolve(base, cpu_dedicated_set=proposal.cpu_dedicated_set, cpu_shared_set=proposal.cpu_shared_set)
+    return attrs.evolve(
+        base,
+        cpu_dedicated_set=proposal.cpu_dedicated_set - base.migration_cpu_set,
+        cpu_shared_set=proposal.cpu_shared_set,
+    )
 
 
 def refuse_foreign(ledger: Ledger, name: str, seen: Look, *, take_over: bool) -> None:
@@ -146,11 +150,18 @@ def _refuse_twins(known: Mapping[str, str], seen: Sequence[tuple[str, HostEntry,
 
 
 def confirm(
-    ledger: Ledger, reach: Reach, name: str, *, dedicated: CpuSet | None = None, shared: CpuSet | None = None
+    ledger: Ledger,
+    reach: Reach,
+    name: str,
+    *,
+    dedicated: CpuSet | None = None,
+    shared: CpuSet | None = None,
+    migration: CpuSet | None = None,
 ) -> HostShow:
     """Open a host for claims with the stored sets, or with those given; raises InvalidInput for sets that can't be.
 
-    A CPU named in one set leaves the other. A host that was not reachable and itself is looked at then.
+    A CPU named as dedicated or shared leaves the other of the two; one of `migration` has to have left the dedicated
+    set by itself. A host that was not reachable and itself is looked at then.
     """
     record = ledger.host(name)
     config = record.config
@@ -159,6 +170,8 @@ def confirm(
     if shared is not None:
         kept = config.cpu_dedicated_set if dedicated is not None else config.cpu_dedicated_set - shared
         config = attrs.evolve(config, cpu_shared_set=shared, cpu_dedicated_set=kept)
+    if migration is not None:
+        config = attrs.evolve(config, migration_cpu_set=migration)
     if not config.cpu_dedicated_set and not config.cpu_shared_set:
         raise InvalidInput(f"host {name} would have no CPUs to give", hint="name them with --dedicated and --shared")
     confirmed = ledger.confirm_host(name, config)
