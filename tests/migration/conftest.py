@@ -12,9 +12,10 @@ from numaferry.audit import update_available_resource
 from numaferry.ledger import open_ledger
 from numaferry.migration.engine import MigrationEngine
 from numaferry.migration.steps import STEPS
-from numaferry.model import CpuSet, HostConfig, Instance
+from numaferry.model import CpuSet, HostConfig, Instance, MigrationStatus
 from numaferry.request import parse_domain
 from numaferry.request.adoption import adopt
+from numaferry.virt.libvirt.domain_xml import emulator_cpus
 from numaferry.virt.simulated import Fleet
 
 TOPOLOGY = "2 cells x 4 cores x 2 threads, 4G, 2M:256"
@@ -47,6 +48,8 @@ class Site:
     def __init__(self, fleet, ledger):
         self.fleet, self.ledger = fleet, ledger
         self.progress = []
+        #: Where each guest's emulator threads ran when it was started.
+        self.emulators = {}
         for name, link in LINKS.items():
             fleet.add_host(name, TOPOLOGY, links=(link,))
             config = attrs.evolve(CONFIG, physical_networks=(("physnet0", link),))
@@ -119,6 +122,7 @@ class Site:
         """
         policy = more.pop("policy", None)
         uuid = self.fleet.start_guest(host, guest_xml(name, cpus, link=LINKS[host], **more), persistent=persistent)
+        self.emulators[uuid] = CpuSet.of(cpus)
         if adopted:
             needs = parse_domain(self.hypervisor(host).domain(uuid).xml)
             adoption = adopt(needs, CONFIG.cpu_dedicated_set, self.ledger.host(host).facts.topology)
@@ -163,8 +167,30 @@ class Site:
         assert instance.migration_context is None
         masks = dict(self.hypervisor(host).thread_masks(uuid).vcpus)
         assert masks == {vcpu: CpuSet.of([cpu]) for vcpu, cpu in instance.numa_topology.cpu_pinning}
+        assert self.emulator(uuid) == self.emulator_promised(uuid), self.story()
         mark = self.hypervisor(host).domain(uuid).ownership
         assert mark is None or (mark.claim_id, mark.migration_uuid) == (self.holders(uuid)[host], "")
+
+    def emulator(self, uuid):
+        """Where the emulator threads run by the kernel's mask."""
+        [host] = self.fleet.running_on(uuid)
+        return self.fleet.hosts[host].domains[uuid].emulator_mask
+
+    def emulator_promised(self, uuid):
+        """Where they have to run: by the policy once the guest was moved, else where they were.
+
+        What libvirt refused twice is told and left to the audit.
+        """
+        instance = self.ledger.instance_by_uuid(uuid)
+        moves = [one for one in self.ledger.migrations() if one.instance_uuid == uuid]
+        said = [sentence for one in moves for sentence in self.sentences(one.id)]
+        deaf = any("fault: pins-ignored" in line for line in self.fleet.story)
+        if deaf or any("the emulator's CPUs" in one and "did not work" in one for one in said):
+            return self.emulator(uuid)
+        if not any(one.status is MigrationStatus.COMPLETED for one in moves):
+            return self.emulators[uuid]
+        record = self.ledger.host(instance.host)
+        return emulator_cpus(instance, dest_facts=record.facts, dest_config=record.config).settled
 
     def story(self):
         """What happened, for a failed assertion."""

@@ -97,7 +97,7 @@ def test_cpus_that_went_offline_after_the_switch_do_not_keep_the_migration_from_
     ended = engine.drive(engine.start(site.ledger.instance("db1"), "beta").id)
     assert ended.status is MigrationStatus.COMPLETED
     assert list(site.holders(uuid)) == ["beta"]
-    assert any("narrowing the emulator's CPUs did not work" in sentence for sentence in site.sentences())
+    assert any("setting the emulator's CPUs did not work" in sentence for sentence in site.sentences())
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("I/O operation on closed file")])

@@ -133,8 +133,8 @@ class DyingLedger:
 
 
 #: A migration that succeeds makes this many commits, one that is rolled back by a failing call this many.
-COMMITS_OF_A_SUCCESS = 21
-COMMITS_OF_A_ROLL_BACK = 19
+COMMITS_OF_A_SUCCESS = 23
+COMMITS_OF_A_ROLL_BACK = 20
 
 
 def dying(site, dies_after):
@@ -183,11 +183,11 @@ def test_the_number_of_commits_is_as_the_two_tests_above_take_it(site):
 #: Calls that a migration without trouble makes, to which host.
 SOURCE_CALLS = (
     *("facts", "free_pages", "domains", "domain", "domain_xml", "set_ownership"),
-    *("live_migration", "job", "unplug_vifs"),
+    *("live_migration", "job", "unplug_vifs", "set_pins"),
 )
 DEST_CALLS = (
     *("facts", "free_pages", "domains", "domain", "set_ownership", "thread_masks"),
-    *("check_vifs", "plug_vifs", "completed_job"),
+    *("check_vifs", "plug_vifs", "completed_job", "set_pins"),
 )
 MADE = [*(("alpha", method) for method in SOURCE_CALLS), *(("beta", method) for method in DEST_CALLS)]
 

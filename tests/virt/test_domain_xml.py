@@ -370,6 +370,39 @@ def test_isolated_emulator_stays_alone_without_huge_pages():
     assert str(both.at_start) == str(both.settled) == "14"
 
 
+def test_while_it_arrives_the_emulator_is_on_the_cpus_for_migrations_and_where_huge_pages_lie():
+    source = libvirt_writes(DB1)
+    instance = instance_of(source)
+    new = mutated(instance, placed(instance, pins={0: 12, 1: 13, 2: 4, 3: 5}, cells=(1, 0)))
+    for config, arriving in (
+        (SHARED, "0-1,8-9"),
+        (attrs.evolve(SHARED, migration_cpu_set=CpuSet.parse("8")), "4-5,8"),
+        (NO_SHARED, "4-5,12-13"),
+    ):
+        both = emulator_cpus(new, dest_facts=DEST, dest_config=config)
+        assert (str(both.arriving), str(both.settled)) == (arriving, "4-5,12-13")
+        dest = get_updated_guest_xml(source, new, dest_facts=DEST, dest_config=config, arriving=True)
+        assert emulator(dest) == [arriving]
+        stored = get_updated_guest_xml(source, new, dest_facts=DEST, dest_config=config)
+        assert emulator(stored) == ["4-5,12-13"], "its next start is no arrival"
+
+
+def test_an_emulator_with_a_cpu_of_its_own_is_there_also_while_it_arrives():
+    new = isolated(instance_of(libvirt_writes(DB1)), 14)
+    both = emulator_cpus(new, dest_facts=DEST, dest_config=SHARED)
+    assert both.arriving == both.at_start
+
+
+def test_a_floating_guest_arrives_on_the_cpus_for_migrations_where_they_are_not_the_shared_ones():
+    source = libvirt_writes(FLOATING)
+    instance = instance_of(source)
+    apart = attrs.evolve(SHARED, migration_cpu_set=CpuSet.parse("9"))
+    dest = get_updated_guest_xml(source, instance, dest_facts=DEST, dest_config=apart, arriving=True)
+    assert emulator(dest) == ["9"]
+    same = get_updated_guest_xml(source, instance, dest_facts=DEST, dest_config=SHARED, arriving=True)
+    assert emulator(same) == []
+
+
 def test_no_cpu_for_the_emulator_on_a_huge_page_cell_is_said_before_qemu_fails():
     instance = instance_of(libvirt_writes(DB1))
     request = attrs.evolve(instance.request, realtime_vcpus=CpuSet.parse("2-3"))

@@ -110,7 +110,11 @@ def _as_virsh(plan: Plan) -> list[RenderableType]:
     ]
     if plan.persistent_xml is not None:
         lines += [f"# 2. Save as {name}-persistent.xml:", plan.persistent_xml.strip()]
-    lines += [f"# {3 if plan.persistent_xml is not None else 2}. Run:", shlex.join(plan.virsh)]
+    lines += [f"# {3 if plan.persistent_xml is not None else 2}. Run:"]
+    pins = {when: shlex.join(words) for when, words in plan.virsh_pins}
+    lines += filter(None, (pins.get("before"), shlex.join(plan.virsh), pins.get("after")))
+    if "if it fails" in pins:
+        lines += ["# If it fails:", pins["if it fails"]]
     return ["\n".join(lines)]
 
 

@@ -14,6 +14,7 @@ from numaferry.migration.pages import flatten, load_pages
 from numaferry.migration.prepare import PAGES_BEFORE
 from numaferry.migration.readback import ReadBack, Verdict, disagreements, expected_masks, read_back
 from numaferry.model import CpuSet
+from numaferry.request import parse_domain
 from numaferry.virt.libvirt.domain_xml import emulator_cpus
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def post_live_migration(move: Move) -> None:
 
 
 def post_live_migration_at_destination(move: Move) -> None:
-    """Write the final mark, narrow the emulator's CPUs, read back what the guest has, and mend what can be mended."""
+    """Write the final mark, set the emulator's CPUs, read back what the guest has, and mend what can be mended."""
     move.tidy(
         f"marking the guest on {move.dest.name}",
         lambda: move.dest_host.set_ownership(move.uuid, move.mark(move.dest, moving=False)),
     )
-    move.tidy("narrowing the emulator's CPUs", lambda: _settle_emulator(move))
+    move.tidy("setting the emulator's CPUs", lambda: _settle_emulator(move))
     move.tidy("reading the job's last figures", lambda: _tell_figures(move))
     results = move.tidy("reading back", lambda: _read(move))
     if results is None:
@@ -105,14 +106,15 @@ def _set_pins(move: Move) -> None:
 
 
 def _settle_emulator(move: Move) -> None:
-    """Narrow the emulator's CPUs where they had to be widened for the start (see `emulator_cpus`)."""
-    mutated = move.mutated
-    if mutated.numa_topology is None:
+    """Set the emulator's CPUs to those of its policy, where it arrived on others (see `emulator_cpus`)."""
+    seen = move.dest_host.domain(move.uuid)
+    now = parse_domain(seen.xml).emulatorpin if seen and seen.state.active else None
+    if now is None:
         return
-    cpus = emulator_cpus(mutated, dest_facts=move.dest_host.facts(), dest_config=move.dest.config)
-    if cpus.at_start != cpus.settled:
+    cpus = emulator_cpus(move.mutated, dest_facts=move.dest_host.facts(), dest_config=move.dest.config)
+    if now != cpus.settled:
         move.dest_host.set_pins(move.uuid, {}, cpus.settled, persistent=False)
-        move.commit(f"the emulator's CPUs, {cpus.at_start} for the start, are {cpus.settled} now")
+        move.commit(f"the emulator's CPUs, {now} for the move, are {cpus.settled} now")
 
 
 def _tell_figures(move: Move) -> None:

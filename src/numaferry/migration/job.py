@@ -15,6 +15,7 @@ import attrs
 
 from numaferry.errors import HostError, HypervisorError, LedgerUnusable
 from numaferry.migration.convergence import Action, Course, Turn, advise, told
+from numaferry.migration.emulator import keep_off_dedicated
 from numaferry.migration.evidence import DestWord, SourceWord, dest_word, progress, source_word
 from numaferry.migration.prepare import make_call
 
@@ -28,7 +29,7 @@ _GONE = frozenset({SourceWord.ABSENT, SourceWord.OFF, SourceWord.ENDED})
 
 
 def live_migration(move: Move) -> None:
-    """Mark the guest on the source with this migration, then call driver.live_migration() and watch its job.
+    """Mark the guest with this migration, call driver.live_migration() off dedicated CPUs, and watch its job.
 
     Returns when the guest runs on the destination, at once where it already does. Raises what libvirt said; what is
     true then is for the caller to find out.
@@ -37,6 +38,7 @@ def live_migration(move: Move) -> None:
     if dest_word(dest) is DestWord.ACTIVE and source_word(source, job, move.migration) in _GONE:
         return
     call = make_call(move)
+    keep_off_dedicated(move)
     move.source_host.set_ownership(move.uuid, move.mark(move.source, moving=True))
     move.guard()
     source_host = move.source_host

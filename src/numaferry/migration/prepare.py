@@ -65,7 +65,8 @@ def pre_live_migration(move: Move) -> None:
 def make_call(move: Move) -> MigrateCall:
     """Return the call of driver.live_migration(); it carries the guest's secrets and is kept nowhere.
 
-    Both XMLs are made by one function, only from the mutated instance; the persistent one only for a persistent
+    Both XMLs are made by one function, only from the mutated instance, and are made before the source's emulator is
+    pinned for the job, so that neither knows of that; the persistent one only for a persistent
     domain, from its inactive XML: a transient guest stays transient.
     """
     source, mutated = move.source_host, move.mutated
@@ -79,6 +80,7 @@ def make_call(move: Move) -> MigrateCall:
             dest_facts=facts,
             dest_config=move.dest.config,
             ownership=ownership,
+            arriving=kind is XmlKind.MIGRATABLE,
         )
 
     seen = source.domain(move.uuid)

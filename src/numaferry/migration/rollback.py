@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from numaferry.migration import emulator
 from numaferry.migration.prepare import OWNERSHIP, noted_ownership
 
 if TYPE_CHECKING:
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def rollback_live_migration(move: Move) -> None:
-    """Give the guest on the source the mark back that it bore before the move."""
+    """Give the guest on the source back what it had before the move: the emulator's CPUs, and the mark."""
+    emulator.restore(move)
     if move.memo(OWNERSHIP) is None:
         return
     mark = noted_ownership(move)

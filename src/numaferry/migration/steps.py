@@ -82,8 +82,9 @@ STEPS: Final[tuple[Step, ...]] = (
         undo=rollback.rollback_live_migration,
         point_of_no_return=True,
         intent="moving {name} from {source} to {dest}",
-        why="The intent is committed before the call, so a job that is found later is known to be ours. When the call "
-        "fails nothing is undone before both hosts were asked: the job outlives the caller.",
+        why="The intent is committed before the call, so a job that is found later is known to be ours. Right before "
+        "it, since libvirt refuses changes during a job, the emulator threads are pinned off dedicated CPUs, the old "
+        "mask noted. When the call fails nothing is undone before both hosts were asked: the job outlives the caller.",
     ),
     Step(
         name="post_live_migration",

@@ -110,6 +110,11 @@ class InstanceNumaTopology:
         return tuple(sorted(pair for cell in self.cells for pair in cell.cpu_pinning))
 
     @property
+    def isolated_cpus(self) -> CpuSet:
+        """The CPU that the emulator threads have for their own by policy `isolate`; empty where they have none."""
+        return self.emulator_pcpus if self.emulator_threads_policy == "isolate" else EMPTY
+
+    @property
     def owned_cpus(self) -> CpuSet:
         """Every CPU that the guest owns: pinned ones, kept-free siblings, and the emulator's."""
         return union([self.emulator_pcpus, *(cell.pinned_cpus | cell.siblings for cell in self.cells)])

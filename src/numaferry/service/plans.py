@@ -15,20 +15,22 @@ from numaferry.errors import CheckFailed, Conflict, HostError, NoFit, NotManaged
 from numaferry.ledger import Ledger, open_ledger
 from numaferry.ledger.hosts import UNREACHABLE
 from numaferry.migration import checks as reads
+from numaferry.migration.emulator import place_threads, steal_on_arrival
 from numaferry.migration.links import dest_vifs
-from numaferry.model import IN_PROGRESS, PolicyWish, PostCopy, XmlKind, mutated_migration_context
+from numaferry.model import EMPTY, IN_PROGRESS, PolicyWish, PostCopy, XmlKind, mutated_migration_context
 from numaferry.request import parse_domain
 from numaferry.scheduler import select_destinations
 from numaferry.service.discovery import look
 from numaferry.service.hosts import refresh
 from numaferry.service.policies import resolve
 from numaferry.service.views import CheckLine, Plan
-from numaferry.virt.libvirt.domain_xml import get_updated_guest_xml, strip_secrets, xml_difference
+from numaferry.virt.libvirt.domain_xml import emulator_cpus, get_updated_guest_xml, strip_secrets, xml_difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numaferry.ledger import HostRecord, MoveClaim
+    from numaferry.migration.emulator import Placing
     from numaferry.model import Instance, MigrationPolicy, Misfit, Vif
     from numaferry.service.discovery import Reach
     from numaferry.virt.port import Hypervisor
@@ -159,8 +161,18 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
     inactive = None
     if claim.instance.persistent:
         inactive = strip_secrets(from_host.domain_xml(claim.instance.uuid, XmlKind.INACTIVE))
-    dest_xml = _updated(live, mutated, dest)
-    persistent_xml = None if inactive is None else _updated(inactive, mutated, dest)
+    dest_xml = _updated(live, mutated, dest, arriving=True)
+    persistent_xml = None if inactive is None else _updated(inactive, mutated, dest, arriving=False)
+    policy = claim.migration.policy
+    placing = place_threads(
+        parse_domain(live),
+        claim.instance.numa_topology,
+        policy,
+        host=source.name,
+        config=source.config,
+        online=source.facts.topology.cpus,
+    )
+    arrival = steal_on_arrival(mutated, policy, host=dest.name, facts=dest.facts, config=dest.config)
     looked = (
         *reads.check_can_live_migrate_source(
             reads.look_at_source(source.name, from_host, claim.instance.uuid),
@@ -187,13 +199,28 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         dest_xml=dest_xml,
         persistent_xml=persistent_xml,
         virsh=virsh_command(source, dest, claim),
-        notes=notes,
+        virsh_pins=_pin_commands(placing, mutated, source, dest),
+        notes=(*notes, *filter(None, (placing.sentence, arrival))),
     )
 
 
-def _updated(xml: str, mutated: Instance, dest: HostRecord) -> str:
+def _updated(xml: str, mutated: Instance, dest: HostRecord, *, arriving: bool) -> str:
     """Return the XML with which the guest would start on the destination."""
-    return get_updated_guest_xml(xml, mutated, dest_facts=dest.facts, dest_config=dest.config)
+    return get_updated_guest_xml(xml, mutated, dest_facts=dest.facts, dest_config=dest.config, arriving=arriving)
+
+
+def _pin_commands(
+    placing: Placing, mutated: Instance, source: HostRecord, dest: HostRecord
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return (when, virsh command) for each time that the emulator's CPUs have to be set around the move."""
+    cpus = emulator_cpus(mutated, dest_facts=dest.facts, dest_config=dest.config)
+    settled = cpus.settled if cpus.arriving != cpus.settled else EMPTY
+    pins = (("before", source, placing.pin), ("after", dest, settled), ("if it fails", source, placing.now))
+    return tuple(
+        (when, ("virsh", "-c", record.uri, "emulatorpin", mutated.name, str(pin), "--live"))
+        for when, record, pin in pins
+        if pin and (record is dest or placing.pin)
+    )
 
 
 def policy_words(policy: MigrationPolicy) -> list[str]:

@@ -271,6 +271,8 @@ class Plan:
     dest_xml: str
     persistent_xml: str | None
     virsh: tuple[str, ...]
+    #: (when, command) for each time that the emulator's CPUs are set: "before", "after", "if it fails".
+    virsh_pins: tuple[tuple[str, tuple[str, ...]], ...] = ()
     #: What a person must know: the ledger's view is so many seconds old, secrets were removed.
     notes: tuple[str, ...] = ()
 

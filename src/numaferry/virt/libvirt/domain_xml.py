@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CHANGED_PATHS: Final = {
     "/domain/vcpu/@cpuset": "where threads without a pin run: the destination's shared set",
     "/domain/cputune/vcpupin": "vCPUs on the CPUs that were claimed",
-    "/domain/cputune/emulatorpin": "emulator threads by their policy",
+    "/domain/cputune/emulatorpin": "emulator threads by their policy; on the migration's CPUs while the guest arrives",
     "/domain/cputune/iothreadpin": "iothreads with the emulator, or beside the vCPU they were beside",
     "/domain/numatune": "each guest cell's memory on the host cell that was claimed",
     "/domain/memoryBacking/hugepages": "the page size that was claimed",
@@ -47,15 +47,18 @@ def get_updated_guest_xml(
     dest_facts: HostFacts,
     dest_config: HostConfig,
     ownership: Ownership | None = None,
+    arriving: bool = False,
 ) -> str:
-    """Return the XML with which the guest starts on the destination (DEST_XML, and PERSIST_XML from the inactive one).
+    """Return the XML with which the guest starts on the destination: PERSIST_XML, or with `arriving` DEST_XML.
+
+    They differ in the emulator's pin: while it arrives, its threads and the migration's keep off dedicated CPUs.
 
     `instance` is `mutated_migration_context()`'s: its topology and vifs are those of the destination. `ownership`, if
     given, replaces our metadata element. The result holds whatever secrets `xml` held: never log or store it. Raises
     InvalidInput for XML that can't be read, and CheckFailed where claim, XML and destination don't go together or QEMU
     is known not to start.
     """
-    plan = make_plan(parse_domain(xml), instance, Dest(dest_facts, dest_config))
+    plan = make_plan(parse_domain(xml), instance, Dest(dest_facts, dest_config), arriving=arriving)
     root = parse_xml(xml)
     edit_cpuset(root, plan)
     edit_pins(root, plan)

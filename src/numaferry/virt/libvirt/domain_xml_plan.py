@@ -53,13 +53,15 @@ class Dest:
 
 @attrs.frozen(slots=True)
 class EmulatorCpus:
-    """Where the emulator threads run: when QEMU starts, and once the guest runs on the destination.
+    """Where the emulator threads run: when QEMU starts, once the guest runs, and while it arrives.
 
-    They differ only where huge pages need a CPU on their node at start (see `emulator_cpus`).
+    The first two differ only where huge pages need a CPU on their node at start (see `emulator_cpus`).
     """
 
     at_start: CpuSet
     settled: CpuSet
+    #: While the guest is received: the threads of the migration are born with the emulator's mask.
+    arriving: CpuSet
 
 
 @attrs.frozen(slots=True)
@@ -76,18 +78,23 @@ class Plan:
     page_sizes: tuple[tuple[int, int], ...] | None
 
 
-def make_plan(needs: DomainNeeds, instance: Instance, dest: Dest) -> Plan:
-    """Return the plan; raises CheckFailed where instance, XML and destination do not go together."""
+def make_plan(needs: DomainNeeds, instance: Instance, dest: Dest, *, arriving: bool = False) -> Plan:
+    """Return the plan, with `arriving` for the start that receives a migration.
+
+    Raises CheckFailed where instance, XML and destination do not go together.
+    """
+    emulator = emulator_cpus(instance, dest_facts=dest.facts, dest_config=dest.config)
     topology = instance.numa_topology
     if topology is None:
-        return _floating(needs, dest)
+        return _floating(needs, dest, emulator if arriving else None)
     _check_shape(needs, topology)
     dest.check_online(topology.owned_cpus)
     vcpus = _vcpu_pins(needs, topology, dest)
-    emulator = emulator_cpus(instance, dest_facts=dest.facts, dest_config=dest.config)
     owned = bool(topology.cpu_pinning)
     shared = dest.config.cpu_shared_set or None
     kept_pin = emulator.at_start if owned or needs.emulatorpin is not None else None
+    if arriving and (kept_pin is not None or emulator.arriving != emulator.settled):
+        kept_pin = emulator.arriving
     cpuset = (union(pin for _, pin in vcpus if pin) if needs.cpuset else None) if owned else shared
     if not owned and kept_pin is None:
         _check_hugepage_nodes(topology, cpuset or dest.facts.topology.cpus, dest)
@@ -101,16 +108,19 @@ def make_plan(needs: DomainNeeds, instance: Instance, dest: Dest) -> Plan:
     )
 
 
-def _floating(needs: DomainNeeds, dest: Dest) -> Plan:
+def _floating(needs: DomainNeeds, dest: Dest, emulator: EmulatorCpus | None) -> Plan:
     """Return the plan for a guest without exact resources: loose pins and bindings of the source end here.
 
     The destination's shared set takes their place where there is one (nova LP 1869804); else threads run anywhere, and
-    memory is never confined to some cell (nova LP 1461777).
+    memory is never confined to some cell (nova LP 1461777). `emulator` is given for the start that receives it.
     """
     shared = dest.config.cpu_shared_set or None
+    pin = shared if needs.emulatorpin is not None else None
+    if emulator is not None and emulator.arriving != emulator.settled:
+        pin = emulator.arriving
     return Plan(
         vcpu_pins=tuple((vcpu, None) for vcpu, _ in needs.vcpupins),
-        emulator=shared if needs.emulatorpin is not None else None,
+        emulator=pin,
         iothread_pins=tuple((iothread, shared) for iothread, _ in needs.iothreadpins),
         cpuset=shared,
         nodes=None,
@@ -162,17 +172,22 @@ def _shared_cpus(needs: DomainNeeds, cell: InstanceCell, dest: Dest) -> CpuSet:
 
 
 def emulator_cpus(instance: Instance, *, dest_facts: HostFacts, dest_config: HostConfig) -> EmulatorCpus:
-    """Return where the emulator threads of a guest with a NUMA topology run.
+    """Return where the emulator threads of a guest run.
 
     No policy: they float over the guest's own dedicated CPUs, the non-realtime ones only; `share`: the destination's
-    shared set (where there is none, as without a policy, like nova); `isolate`: the extra CPU. libvirt 9.0 with QEMU
-    7.2 does not start a guest whose huge pages lie on a node where the emulator has no CPU ("Setting CPU affinity
-    failed"), so the set at start is widened on each such node by CPUs of the guest's own or, for a cell with shared
-    vCPUs, by the shared ones. Raises CheckFailed where neither is there, and for a floating guest ValueError.
+    shared set (where there is none, as without a policy, like nova); `isolate`: the extra CPU; a floating guest: the
+    shared set, or anywhere. While it arrives they run on the host's `migration_cpus`, unless they are within them
+    anyhow, isolated, or there are none.
+
+    libvirt 9.0 with QEMU 7.2 does not start a guest whose huge pages lie on a node where the emulator has no CPU
+    ("Setting CPU affinity failed"), so the sets with which QEMU starts are widened on each such node by CPUs of the
+    guest's own (on which nobody runs yet while it arrives) or, for a cell with shared vCPUs, by the shared ones. Raises
+    CheckFailed where neither is there.
     """
     topology, dest = instance.numa_topology, Dest(dest_facts, dest_config)
     if topology is None:
-        raise ValueError(f"instance {instance.name} floats: its emulator threads have no set of their own")
+        anywhere = dest_config.cpu_shared_set or dest_facts.topology.cpus
+        return EmulatorCpus(anywhere, anywhere, _arriving(anywhere, dest))
     usable = _usable(instance, topology)
     settled = _settled(topology, dest, usable)
     if not settled:
@@ -181,13 +196,26 @@ def emulator_cpus(instance: Instance, *, dest_facts: HostFacts, dest_config: Hos
             f"{instance.request.realtime_vcpus or 'none'} are realtime ones and there is no shared set",
             hint="set cpu_shared_set there, or give the flavor hw:emulator_threads_policy",
         )
-    at_start = settled
+    at_start = _widened(settled, EMPTY, topology, dest, usable)
+    _check_hugepage_nodes(topology, at_start, dest)
+    first = settled if topology.isolated_cpus else _arriving(settled, dest)
+    return EmulatorCpus(at_start, settled, _widened(first, at_start, topology, dest, usable))
+
+
+def _arriving(settled: CpuSet, dest: Dest) -> CpuSet:
+    """Return where the emulator threads run while the guest arrives, huge pages aside."""
+    allowed = dest.config.migration_cpus & dest.facts.topology.cpus
+    return allowed if allowed and not settled <= allowed else settled
+
+
+def _widened(cpus: CpuSet, spare: CpuSet, topology: InstanceNumaTopology, dest: Dest, usable: CpuSet) -> CpuSet:
+    """Return the set with a CPU on each node where huge pages lie, if there is one to take, at last out of `spare`."""
     for cell in _hugepage_cells(topology):
         here = dest.cpus_of(cell.host_cell)
-        if at_start.isdisjoint(here):
-            at_start |= (usable & here) or (dest.shared_of(cell.host_cell) if cell.vcpus - cell.pinned_vcpus else EMPTY)
-    _check_hugepage_nodes(topology, at_start, dest)
-    return EmulatorCpus(at_start, settled)
+        if cpus.isdisjoint(here):
+            shared = dest.shared_of(cell.host_cell) if cell.vcpus - cell.pinned_vcpus else EMPTY
+            cpus |= (usable & here) or shared or (spare & here)
+    return cpus
 
 
 def _usable(instance: Instance, topology: InstanceNumaTopology) -> CpuSet:
@@ -198,8 +226,8 @@ def _usable(instance: Instance, topology: InstanceNumaTopology) -> CpuSet:
 def _settled(topology: InstanceNumaTopology, dest: Dest, usable: CpuSet) -> CpuSet:
     """Return the emulator's set by its policy."""
     shared = dest.config.cpu_shared_set
-    if topology.emulator_threads_policy == "isolate" and topology.emulator_pcpus:
-        return topology.emulator_pcpus
+    if topology.isolated_cpus:
+        return topology.isolated_cpus
     if topology.emulator_threads_policy == "share" and shared:
         return shared
     if not topology.cpu_pinning:

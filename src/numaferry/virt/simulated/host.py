@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.errors import HypervisorError
-from numaferry.model import CpuSet, DomainState, HostTopology, ThreadMasks
+from numaferry.model import EMPTY, CpuSet, DomainState, HostTopology, ThreadMasks
 from numaferry.virt.simulated.guest_xml import GuestConfig, read_config, without_id
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class SimDomain:
     pages: Pages = attrs.field(factory=dict)
     #: The kernel's masks, apart from the XML, so that the two can disagree.
     vcpu_masks: dict[int, CpuSet] = attrs.field(factory=dict)
+    #: Of the emulator threads, with which the threads of a migration are born.
+    emulator_mask: CpuSet = EMPTY
     iothread_masks: dict[int, CpuSet] = attrs.field(factory=dict)
 
     @property
@@ -108,6 +110,7 @@ class SimHost:
             number=self.next_number,
             pages=pages,
             vcpu_masks=vcpu_masks,
+            emulator_mask=self._kernel_mask(config.emulator_pin),
             iothread_masks=iothread_masks,
         )
         self.next_number += 1
@@ -127,12 +130,14 @@ class SimHost:
             return
         domain.state, domain.reason, domain.live = DomainState.SHUTOFF, reason, None
         domain.pages, domain.vcpu_masks, domain.iothread_masks = {}, {}, {}
+        domain.emulator_mask = EMPTY
 
-    def pin(self, domain: SimDomain, vcpus: dict[int, CpuSet], iothreads: dict[int, CpuSet]) -> None:
+    def pin(self, domain: SimDomain, vcpus: dict[int, CpuSet], emulator: CpuSet | None) -> None:
         """Set masks in the kernel; it cuts off CPUs that are not there."""
         if not self.ignores_pins:
             domain.vcpu_masks |= {number: self._kernel_mask(cpus) for number, cpus in vcpus.items()}
-            domain.iothread_masks |= {number: self._kernel_mask(cpus) for number, cpus in iothreads.items()}
+            if emulator is not None:
+                domain.emulator_mask = self._kernel_mask(emulator)
 
     def _kernel_mask(self, cpus: CpuSet | None) -> CpuSet:
         mask = self.topology.cpus if cpus is None else cpus & self.topology.cpus
@@ -144,7 +149,6 @@ class SimHost:
 
     def _masks(self, config: GuestConfig) -> tuple[dict[int, CpuSet], dict[int, CpuSet]]:
         pins = dict(config.vcpu_pins)
-        self._kernel_mask(config.emulator_pin)
         vcpus = {number: self._kernel_mask(pins.get(number)) for number in range(config.vcpus)}
         return vcpus, {number: self._kernel_mask(cpus) for number, cpus in config.iothread_pins}
 

@@ -198,7 +198,7 @@ class SimulatedHypervisor(ClosesOnExit):
                 )
             if domain.live is not None:
                 domain.live = guest_xml.with_pins(domain.live, vcpus, emulator)
-                self._host.pin(domain, dict(vcpus), {})
+                self._host.pin(domain, dict(vcpus), emulator)
             if persistent and domain.persistent is not None:
                 domain.persistent = guest_xml.with_pins(domain.persistent, vcpus, emulator)
 
