@@ -147,6 +147,28 @@ def test_a_persistent_xml_with_old_pins_would_break_the_promise_at_the_next_star
     assert finding.remedy.endswith("vcpupin db1 0 2 --config")
 
 
+@pytest.mark.parametrize(
+    ("live", "stored", "wanted"),
+    [("0-1", "2", "2"), ("0-1", "", None), ("2", "2-3", None), ("", "2", None), ("0-7", "", None)],
+)
+def test_emulator_threads_that_a_move_left_on_its_own_cpus_are_found(live, stored, wanted):
+    def pin(cpus):
+        return f"<emulatorpin cpuset='{cpus}'/></cputune>" if cpus else "</cputune>"
+
+    text = xml("db1", {0: 2})
+    one = guest("db1", {0: 2})
+    one = attrs.evolve(
+        one,
+        needs=parse_domain(text.replace("</cputune>", pin(live))),
+        inactive=parse_domain(text.replace("</cputune>", pin(stored))),
+    )
+    found = find(view(promised("db1", {0: 2})), seen(one))
+    assert [finding.kind for finding in found] == (["emulator-left-pinned"] if wanted else [])
+    if wanted:
+        assert found[0].remedy == f"virsh -c sim://f/alpha emulatorpin db1 {wanted} --live"
+    assert kinds(view(promised("db1", {0: 2}), moving={"u-db1"}), seen(one)) == []
+
+
 def test_another_ledger_s_mark_has_no_automatic_remedy():
     [finding] = find(view(), seen(guest("db9", {0: "0-1"}, mark=Ownership("L2", "c"))))
     assert (finding.kind, finding.remedy) == ("foreign-ledger", "")

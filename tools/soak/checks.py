@@ -139,10 +139,10 @@ def ended(fleet: Fleet, ledger: Ledger, excepted: set[str]) -> Iterator[str]:
             continue
         if counted[instance.uuid] != COUNTS_PER_S:
             yield f"{instance.name} does not go on: it counted {counted[instance.uuid]} in a second"
-        yield from _as_claimed(fleet, instance)
+        yield from _as_claimed(fleet, ledger, instance)
 
 
-def _as_claimed(fleet: Fleet, instance: Any) -> Iterator[str]:
+def _as_claimed(fleet: Fleet, ledger: Ledger, instance: Any) -> Iterator[str]:
     """Yield where a settled guest's threads are not where its claim says."""
     host = fleet.hosts[instance.host]
     if host.ignores_pins or instance.numa_topology is None:
@@ -151,3 +151,9 @@ def _as_claimed(fleet: Fleet, instance: Any) -> Iterator[str]:
     for vcpu, cpu in instance.numa_topology.cpu_pinning:
         if set(masks[vcpu]) != {cpu}:
             yield f"vCPU {vcpu} of {instance.name} is on {masks[vcpu]}, its claim says {cpu}"
+    emulator, own = host.domains[instance.uuid].emulator_mask, {cpu for _, cpu in instance.numa_topology.cpu_pinning}
+    # what libvirt refused twice is told, and left to the audit
+    told = [event.sentence for event in ledger.events(instance=instance.uuid)]
+    refused = any("the emulator's CPUs" in one and "did not work" in one for one in told)
+    if set(emulator) != own and not refused:
+        yield f"the emulator of {instance.name} is on {emulator} for no migration, its own are {sorted(own)}"

@@ -196,6 +196,26 @@ def persistent_pins_differ(view: LedgerView, seen: HostSeen) -> Iterator[Finding
             )
 
 
+def emulator_left_pinned(view: LedgerView, seen: HostSeen) -> Iterator[Finding]:
+    """The emulator threads run where the configuration does not put them: a move could not set them back."""
+    for promised in _settled(view):
+        guest = seen.guest(promised.uuid)
+        if guest is None or not guest.active or guest.inactive is None or guest.needs.emulatorpin is None:
+            continue
+        now = guest.needs.emulatorpin & seen.online
+        wanted = seen.online if guest.inactive.emulator_cpus is None else guest.inactive.emulator_cpus
+        if not now <= wanted:
+            yield Finding(
+                "emulator-left-pinned",
+                Severity.WARNING,
+                view.host,
+                guest.name,
+                f"the emulator threads of {guest.name} run on CPUs {now} of {view.host}, its configuration says "
+                f"{wanted}",
+                f"virsh -c {view.uri} emulatorpin {guest.name} {wanted} --live",
+            )
+
+
 def foreign_ledger(view: LedgerView, seen: HostSeen) -> Iterator[Finding]:
     """A domain bears the mark of another ledger: two ledgers promise the same host."""
     for guest in seen.guests:
@@ -281,6 +301,7 @@ RULES: Final[tuple[Callable[[LedgerView, HostSeen], Iterator[Finding]], ...]] = 
     unclaimed_on_dedicated,
     claim_without_domain,
     persistent_pins_differ,
+    emulator_left_pinned,
     pages_unaccounted,
     unreadable,
     stale_mark,
