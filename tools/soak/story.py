@@ -8,6 +8,7 @@ import attrs
 
 from numaferry.errors import NeedsPerson
 from numaferry.model import MigrationStatus
+from numaferry.virt.simulated import ClientDied
 from soak import checks
 from soak.controllers import Broken
 from soak.troubles import draw_fleet_fault
@@ -43,7 +44,7 @@ def play(seed: int, ledger: Ledger) -> Tally | Failure:
         world.tally.seeds = 1
     except Broken as broken:
         return Failure(seed, str(broken), _told(world))
-    except Exception as error:  # noqa: BLE001  (an error that nobody foresaw is a failure with its seed)
+    except (Exception, ClientDied) as error:  # noqa: BLE001  (what nobody foresaw is a failure with its seed)
         return Failure(seed, f"{type(error).__name__}: {error}", _told(world))
     finally:
         world.close()

@@ -15,7 +15,7 @@ from numaferry.migration.evidence import Phase, phase_of
 from numaferry.model import IN_PROGRESS, CpuSet, HostConfig, Instance, Ownership
 from numaferry.request import parse_domain
 from numaferry.request.adoption import adopt
-from numaferry.virt.simulated import Fleet
+from numaferry.virt.simulated import ClientDied, Fleet
 from soak import checks
 from soak.controllers import LATER, POLICY, STOP_S, Broken, Controller, Watch
 from soak.tally import NOBODY, Tally
@@ -319,10 +319,10 @@ class World:
         return self.controller(most).run(lambda engine: engine.drive(engine.repin(instance, avoid).id))
 
     def audit(self, hosts: Iterable[str]) -> list[Finding]:
-        """Audit these hosts, if they can be reached; returns the findings."""
+        """Audit these hosts, if they can be reached and whoever audits lives to the end; returns the findings."""
         findings: list[Finding] = []
         for name in hosts:
-            with contextlib.suppress(NumaferryError):
+            with contextlib.suppress(NumaferryError, ClientDied):
                 result = update_available_resource(self.ledger, name, self.fleet.hypervisor(name))
                 findings += result.findings
         return findings
