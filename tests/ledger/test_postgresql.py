@@ -168,6 +168,14 @@ def test_sessions_are_named_and_limited(fleet):
     assert (tcp["keepalives_idle"], tcp["tcp_user_timeout"], tcp["connect_timeout"]) == ("5", "20000", "5")
 
 
+def test_rows_are_found_by_their_keys_in_tables_that_are_empty_yet(fleet):
+    """A plan is kept; one that reads the whole table would be slower with each row, until autovacuum has looked."""
+    with fleet._write() as connection:
+        connection.exec_driver_sql("ANALYZE migration")
+        plan = connection.exec_driver_sql("EXPLAIN SELECT id FROM migration WHERE uuid = 'x'").scalars().all()
+    assert any("migration_uuid_key" in line for line in plan), plan
+
+
 # -- the schema --------------------------------------------------------------------------------------------------------
 
 

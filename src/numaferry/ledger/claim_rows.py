@@ -9,7 +9,7 @@ import attrs
 from sqlalchemy import bindparam, delete, select
 
 from numaferry.ledger import schema
-from numaferry.ledger.insertion import Batch, insert_all
+from numaferry.ledger.insertion import Batch, Numbered, insert_all
 from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class ClaimRows:
     numa_topology: InstanceNumaTopology | None
     promise: Promise
     #: Why, in one sentence.
-    cause: str
+    cause: str | Numbered
     cpus: Mapping[int, str]
     amounts: Sequence[Amount]
     #: The devices that it has there, as the claim notes them.
@@ -39,7 +39,7 @@ class ClaimRows:
     #: Names of those that are promised to it.
     devices: Sequence[str] = ()
     vifs: tuple[Vif, ...] = ()
-    migration_id: int | None = None
+    migration_id: int | Numbered | None = None
     #: The instance has its other claim on this very host (a re-pin): what both hold is there already.
     beside: bool = False
     #: Known before the transaction, so that a controller can look its own claim up.
@@ -49,11 +49,14 @@ class ClaimRows:
 _RELEASE = delete(schema.claim).where(schema.claim.c.id == bindparam("claim_id"))
 
 
-def insert_claim(connection: Connection, rows: ClaimRows, *more: Batch) -> str:
-    """Insert a claim with its CPUs, devices and amounts; the schema refuses what is not there. Returns its id.
+def insert_claim(connection: Connection, rows: ClaimRows) -> str:
+    """Insert a claim with its CPUs, devices and amounts; the schema refuses what is not there. Returns its id."""
+    insert_all(connection, claim_batches(connection, rows))
+    return rows.id
 
-    `more` is inserted with it.
-    """
+
+def claim_batches(connection: Connection, rows: ClaimRows) -> list[Batch]:
+    """Return what a claim is made of, as it is inserted; the instance must be locked where it has another claim."""
     of_instance = {"host_id": rows.host_id, "instance_uuid": rows.instance_uuid}
     of_claim = {**of_instance, "claim_id": rows.id}
     claim = {
@@ -69,7 +72,7 @@ def insert_claim(connection: Connection, rows: ClaimRows, *more: Batch) -> str:
     }
     cpus = [{"cpu": cpu, "role": role} for cpu, role in sorted(rows.cpus.items())]
     devices = [{"device": device} for device in rows.devices]
-    batches = [
+    return [
         Batch(schema.claim, claim),
         Batch(schema.claim_cpu, of_instance, _not_owned(connection, rows, "cpu", schema.claim_cpu, cpus)),
         Batch(schema.claim_cpu_link, of_claim, [{"cpu": one["cpu"]} for one in cpus]),
@@ -77,8 +80,6 @@ def insert_claim(connection: Connection, rows: ClaimRows, *more: Batch) -> str:
         Batch(schema.claim_device_link, of_claim, devices),
         Batch(schema.claim_amount, of_claim, [attrs.asdict(amount) for amount in rows.amounts]),
     ]
-    insert_all(connection, [*batches, *more])
-    return rows.id
 
 
 def _not_owned(

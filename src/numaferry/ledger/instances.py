@@ -50,7 +50,8 @@ SELECTION = (
     .outerjoin(schema.migration, and_(_MOVE.id == _MOVE_CLAIM.c.migration_id, schema.moving()))
     .order_by(_INSTANCE.name, _INSTANCE.uuid)
 )
-_BY_UUID = SELECTION.where(_INSTANCE.uuid == bindparam("uuid"))
+#: One row, which a server would sort all the same.
+_BY_UUID = SELECTION.where(_INSTANCE.uuid == bindparam("uuid")).order_by(None)
 #: Of what is joined, the migration's context alone may be from before the lock.
 _BY_UUID_LOCKED = _BY_UUID.with_for_update(of=schema.instance)
 _OTHER = schema.migration.alias("other")

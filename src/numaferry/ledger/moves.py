@@ -18,15 +18,13 @@ from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import schema
 from numaferry.ledger.amounts import amounts, move_request, owned_cpus
 from numaferry.ledger.choice import Fit, Found, Question, glance, look, no_fit, refuse_all_closed
-from numaferry.ledger.claim_rows import ClaimRows, insert_claim
+from numaferry.ledger.claim_rows import ClaimRows, claim_batches
 from numaferry.ledger.devices import chosen_devices
-from numaferry.ledger.events import migration_event
 from numaferry.ledger.hosts import HostRecord, load_host
-from numaferry.ledger.insertion import Batch
+from numaferry.ledger.insertion import NUMBER, Batch, Head, Numbered, insert_with
 from numaferry.ledger.instances import instance_from, load_instance, load_row_to_move
 from numaferry.ledger.migrations import being_moved, load_migration
 from numaferry.ledger.names import device_name
-from numaferry.ledger.rows import migration_of
 from numaferry.ledger.store import Store, writes
 from numaferry.ledger.trouble import Interrupted
 from numaferry.model import (
@@ -73,9 +71,11 @@ class _Wish:
     request: NumaRequest | None
     vifs: Links | None
     fit: Fit
-    #: Columns of the migration: controller, policy, memo, priority.
-    columns: dict[str, Any]
+    controller: str
     lease_s: float
+    policy: MigrationPolicy = attrs.field(factory=MigrationPolicy)
+    memo: tuple[tuple[str, str], ...] = ()
+    priority: int = 0
 
 
 @attrs.frozen(slots=True)
@@ -123,13 +123,11 @@ class MoveStore(Store):
             request,
             vifs,
             fit,
-            {
-                "policy_json": dumps(policy or MigrationPolicy()),
-                "source_memo_json": dumps(memo),
-                "controller": controller,
-                "priority": priority,
-            },
+            controller,
             lease_s,
+            policy or MigrationPolicy(),
+            memo,
+            priority,
         )
         try:
             return self._claim_move(instance_uuid, tuple(candidates), wish)
@@ -159,8 +157,7 @@ class MoveStore(Store):
         what is new is added; `confirm_migration` drops the rest, `drop_move_claim` what was added. Raises as
         `live_migration_claim` does.
         """
-        columns = {"controller": controller}
-        wish = _Wish(migration_uuid or str(uuid.uuid4()), MigrationType.REPIN, request, None, fit, columns, lease_s)
+        wish = _Wish(migration_uuid or str(uuid.uuid4()), MigrationType.REPIN, request, None, fit, controller, lease_s)
         return self._claim_move(instance_uuid, (), wish)
 
     @writes
@@ -209,32 +206,38 @@ def _made(connection: Connection, migration: Migration) -> MoveClaim:
 def _claim_on(connection: Connection, name: str, instance: Instance, wish: _Wish, *, slot: int) -> MoveClaim | Misfit:
     """Claim on one host, or answer why not.
 
-    The migration is made only where the host still is what was looked at, and locks it; where it is not, the host is
-    locked first and looked at again. So what does not fit is in nobody's way, and what fits is claimed in one go.
+    The claim is made only where the host still is what was looked at, and locks it; where it is not, the host is locked
+    first and looked at again. So what does not fit is in nobody's way, and what fits is claimed in one go.
     """
     for find in (glance, look):
         choice = _consider(connection, name, instance, wish, find)
         if isinstance(choice, Misfit):
             return choice
-        migration = _insert_migration(connection, instance, choice, wish)
-        if migration is not None:
-            return _claim(connection, instance, choice, migration, slot=slot)
+        made = _claim(connection, instance, choice, wish, slot=slot)
+        if made is not None:
+            return made
     raise AssertionError("nobody changes a host that is locked")
 
 
-def _claim(
-    connection: Connection, instance: Instance, choice: _Choice, migration: Migration, *, slot: int
-) -> MoveClaim:
-    """Write the claim of a migration."""
+def _claim(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish, *, slot: int) -> MoveClaim | None:
+    """Insert the migration as accepted, with the first lease where somebody drives it, and its claim.
+
+    None: the host has changed, and nothing was inserted.
+    """
+    migration = _migration(instance, choice, wish)
     rows = _move_rows(choice, migration, slot=slot)
-    where = (
-        f"re-pinned on {instance.host}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed beside the old ones"
-        if migration.migration_type is MigrationType.REPIN
-        else f"{instance.host} to {migration.dest}, CPUs {CpuSet.of(rows.cpus) or 'none'} claimed there"
+    batches = [*claim_batches(connection, rows), _event(instance, migration, rows)]
+    made = insert_with(connection, _head(migration, choice.record, wish.lease_s), batches)
+    if made is None:
+        return None
+    known = attrs.evolve(
+        migration,
+        id=made.id,
+        created_at=made.created_at,
+        updated_at=made.updated_at,
+        lease_until=made.lease_until,
     )
-    sentence = f"migration {migration.id} of {instance.name} accepted: {where}"
-    insert_claim(connection, rows, Batch(schema.event, migration_event(migration, "move-claimed", sentence)))
-    return MoveClaim(rows.id, migration, attrs.evolve(instance, migration_context=choice.context), choice.placement)
+    return MoveClaim(rows.id, known, attrs.evolve(instance, migration_context=choice.context), choice.placement)
 
 
 def _consider(
@@ -270,43 +273,85 @@ def _consider(
     return _Choice(record, placement, request, context)
 
 
+def _migration(instance: Instance, choice: _Choice, wish: _Wish) -> Migration:
+    """Return the migration before it is inserted: its id, times and lease are the database's to give."""
+    return Migration(
+        id=0,
+        uuid=wish.uuid,
+        instance_uuid=instance.uuid,
+        source=instance.host,
+        dest=choice.record.name,
+        status=MigrationStatus.ACCEPTED,
+        context=choice.context,
+        controller=wish.controller,
+        policy=wish.policy,
+        source_memo=wish.memo,
+        migration_type=wish.kind,
+        token=int(bool(wish.controller)),
+        priority=wish.priority,
+    )
+
+
+def _head(migration: Migration, record: HostRecord, lease_s: float) -> Head:
+    """Return the migration as the row that its claim goes with."""
+    row = {
+        "uuid": migration.uuid,
+        "instance_uuid": migration.instance_uuid,
+        "source": migration.source,
+        "dest": migration.dest,
+        "status": str(migration.status),
+        "step": migration.step,
+        "reason": migration.reason,
+        "context_json": dumps(migration.context),
+        "controller": migration.controller,
+        "abort_requested": migration.abort_requested,
+        "policy_json": dumps(migration.policy),
+        "source_memo_json": dumps(migration.source_memo),
+        "migration_type": str(migration.migration_type),
+        "token": migration.token,
+        "priority": migration.priority,
+    }
+    driven = bool(migration.controller)
+    this = {"host_id": record.id, "generation": record.generation, **({"lease_s": lease_s} if driven else {})}
+    values = {f"new_{name}": value for name, value in row.items()}
+    return Head(_accept(tuple(row), driven=driven), values | this)
+
+
 @lru_cache
 def _accept(names: tuple[str, ...], *, driven: bool) -> ReturningInsert[Any]:
     """Return the statement that inserts a migration with these columns if the host is still of this generation.
 
     A server locks the host with it.
     """
-    columns: dict[str, ColumnElement[Any]] = {
-        name: bindparam(f"new_{name}", type_=schema.migration.c[name].type) for name in names
-    }
+    table = schema.migration.c
+    columns: dict[str, ColumnElement[Any]] = {name: bindparam(f"new_{name}", type_=table[name].type) for name in names}
     now = schema.epoch_now()
     lease_until = now + bindparam("lease_s", type_=Float) if driven else literal(0.0)
     columns |= {"created_at": now, "updated_at": now, "lease_until": lease_until}
     host = schema.host.c
     same = (host.id == bindparam("host_id")) & (host.generation == bindparam("generation"))
     source = select(*columns.values()).select_from(schema.host).where(same).with_for_update()
-    return insert(schema.migration).from_select([*columns], source).returning(*schema.migration.c)
+    made = insert(schema.migration).from_select([*columns], source)
+    return made.returning(table.id, table.created_at, table.updated_at, table.lease_until)
 
 
-def _insert_migration(connection: Connection, instance: Instance, choice: _Choice, wish: _Wish) -> Migration | None:
-    """Insert the migration as accepted, with the first lease where somebody drives it; None: the host has changed."""
-    driven = bool(wish.columns["controller"])
-    row = {
-        **wish.columns,
-        "uuid": wish.uuid,
+def _event(instance: Instance, migration: Migration, rows: ClaimRows) -> Batch:
+    """Return the event of a claim."""
+    cpus = CpuSet.of(rows.cpus) or "none"
+    where = (
+        f"re-pinned on {instance.host}, CPUs {cpus} claimed beside the old ones"
+        if migration.migration_type is MigrationType.REPIN
+        else f"{instance.host} to {migration.dest}, CPUs {cpus} claimed there"
+    )
+    sentence = Numbered("migration ", f" of {instance.name} accepted: {where}")
+    event = {
+        "kind": "move-claimed",
+        "sentence": sentence,
+        "host": migration.dest,
         "instance_uuid": instance.uuid,
-        "source": instance.host,
-        "dest": choice.record.name,
-        "status": str(MigrationStatus.ACCEPTED),
-        "context_json": dumps(choice.context),
-        "migration_type": str(wish.kind),
-        "token": int(driven),
+        "migration_id": NUMBER,
     }
-    record = choice.record
-    this = {"host_id": record.id, "generation": record.generation, **({"lease_s": wish.lease_s} if driven else {})}
-    values = {f"new_{name}": value for name, value in row.items()}
-    inserted = connection.execute(_accept(tuple(row), driven=driven), values | this).one_or_none()
-    return migration_of(inserted, choice.context) if inserted is not None else None
+    return Batch(schema.event, event)
 
 
 def _move_rows(choice: _Choice, migration: Migration, *, slot: int) -> ClaimRows:
@@ -320,12 +365,12 @@ def _move_rows(choice: _Choice, migration: Migration, *, slot: int) -> ClaimRows
         slot=slot,
         numa_topology=topology,
         promise=Promise.FLOATING if topology is None else Promise.KEPT,
-        cause=f"migration {migration.id} {whence} {migration.source}",
+        cause=Numbered("migration ", f" {whence} {migration.source}"),
         cpus=owned_cpus(topology),
         amounts=amounts(choice.request, topology),
         pci_devices=context.new_pci_devices,
         devices=tuple(map(device_name, context.new_pci_devices)),
         vifs=context.new_vifs,
-        migration_id=migration.id,
+        migration_id=NUMBER,
         beside=migration.migration_type is MigrationType.REPIN,
     )

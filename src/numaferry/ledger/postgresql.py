@@ -40,6 +40,14 @@ _OPTIONS: Final = {
     "statement_timeout": STATEMENT_TIMEOUT_MS,
     "idle_in_transaction_session_timeout": IDLE_TIMEOUT_MS,
 }
+#: Rows are found by keys, so one plan serves every value; the server itself would plan big statements each time. And
+#: what is best while a table is empty, to read all of it, it would do until autovacuum has looked at the table again.
+_PLANS: Final = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    # before PostgreSQL 18 a table that has to be read as a whole after all would look dear enough to compile code for
+    "jit": "off",
+}
 
 
 def engines(where: Location) -> tuple[Engine, Engine]:
@@ -63,7 +71,7 @@ def engines(where: Location) -> tuple[Engine, Engine]:
             # a database without an encoding (SQL_ASCII) would answer in bytes
             "client_encoding": "utf8",
             **_KEEPALIVE,
-            "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
+            "options": " ".join(f"-c {name}={value}" for name, value in {**_OPTIONS, **_PLANS}.items()),
         },
     )
     return engine, engine.execution_options(isolation_level="REPEATABLE READ")

@@ -238,7 +238,7 @@ claim_amount = Table(
         name="claim_amount_claim",
         ondelete="CASCADE",
     ),
-    Index("claim_amount_by_instance", "instance_uuid"),
+    Index("claim_amount_by_instance", "instance_uuid", "host_id", "cell", "resource"),
 )
 
 #: What can be given to one guest alone: a PCI function (``pci:0000:81:00.1``), a mediated device, a macvtap slot.

@@ -47,7 +47,12 @@ REFUSALS: Final = {
 
 @attrs.frozen(slots=True)
 class Trigger:
-    """One trigger for each row: first the statement, then the refusal, which sees what the statement did."""
+    """One trigger for each row: first the statement, then the refusal, which sees what the statement did.
+
+    One that only refuses may do so `at_once`, for all rows that a statement inserted: in PostgreSQL a trigger that is
+    called for each of 16 CPUs takes as long as inserting them. There it sees the statement as done; the refusal undoes
+    it.
+    """
 
     name: str
     #: "BEFORE INSERT", "AFTER UPDATE OF status", ...
@@ -58,6 +63,7 @@ class Trigger:
     #: Refuses where this holds.
     condition: str = ""
     code: str = ""
+    at_once: bool = False
 
 
 def _never(table: str, event: str, code: str, word: str) -> Trigger:
@@ -81,27 +87,30 @@ def _holder_released(kind: str) -> Trigger:
 _POOL = "host_id = {row}.host_id AND resource = {row}.resource AND cell IN ({row}.cell, -1)"
 
 
-def _held_beside(row: str, which: str = "") -> str:
+def _beside(row: str) -> str:
     """Return what the instance's other claim holds of the same pool: two claims of one guest are charged once."""
     return (
-        f"(SELECT coalesce(max(beside.amount), 0) FROM claim_amount AS beside WHERE beside.claim_id <> {row}.claim_id"
-        f" AND beside.instance_uuid = {row}.instance_uuid AND beside.host_id = {row}.host_id"
-        f" AND beside.cell = {row}.cell AND beside.resource = {row}.resource{which})"
+        f"claim_amount AS beside WHERE beside.claim_id <> {row}.claim_id AND beside.instance_uuid = {row}.instance_uuid"
+        f" AND beside.host_id = {row}.host_id AND beside.cell = {row}.cell AND beside.resource = {row}.resource"
     )
 
 
 def _charge(row: str, sign: str) -> str:
-    beside = _held_beside(row)
-    more = f"CASE WHEN {row}.amount > {beside} THEN {row}.amount - {beside} ELSE 0 END"
-    return f"UPDATE capacity SET used = used {sign} {more} WHERE {_POOL.format(row=row)}"
+    more = f"CASE WHEN {row}.amount > beside.amount THEN {row}.amount - beside.amount ELSE 0 END"
+    return (
+        f"UPDATE capacity SET used = used {sign} (SELECT coalesce(min({more}), {row}.amount) FROM {_beside(row)})"
+        f" WHERE {_POOL.format(row=row)}"
+    )
 
 
 #: On the cell a claim that wants exactly its own is held against `total`, others against `allowed`; on the host row,
 #: where both kinds are added up, against the larger of the two. What the guest's other claim holds already, as exactly,
 #: is never past the limit. Asked after the charge, which is what makes two transactions wait for each other.
-_PAST_THE_LIMIT = f"""NEW.amount > {_held_beside("NEW", " AND (beside.exact OR NOT NEW.exact)")} AND EXISTS (
+_PAST_THE_LIMIT = f"""EXISTS (
     SELECT 1 FROM capacity WHERE {_POOL.format(row="NEW")} AND used > CASE
-        WHEN NOT NEW.exact THEN allowed WHEN cell = NEW.cell OR total > allowed THEN total ELSE allowed END)"""
+        WHEN NOT NEW.exact THEN allowed WHEN cell = NEW.cell OR total > allowed THEN total ELSE allowed END)
+    AND NOT EXISTS (
+    SELECT 1 FROM {_beside("NEW")} AND (beside.exact OR NOT NEW.exact) AND beside.amount >= NEW.amount)"""
 
 #: Of the claims that an instance has already, none but the one that this migration moves it from.
 _STRAY_CLAIM = f"""EXISTS (
@@ -141,6 +150,7 @@ TRIGGERS: Final = (
         "claim_cpu",
         condition="NOT EXISTS (SELECT 1 FROM dedicated_cpu WHERE host_id = NEW.host_id AND cpu = NEW.cpu)",
         code="cpu-not-dedicated",
+        at_once=True,
     ),
     Trigger(
         "claim_cpu_unobserved",
@@ -149,6 +159,7 @@ TRIGGERS: Final = (
         condition="EXISTS (SELECT 1 FROM observed_cpu WHERE host_id = NEW.host_id AND cpu = NEW.cpu"
         " AND uuid <> NEW.instance_uuid)",
         code="cpu-observed",
+        at_once=True,
     ),
     Trigger(
         "claim_device_known",
@@ -226,17 +237,19 @@ def _sqlite(trigger: Trigger) -> Iterator[str]:
 
 
 def _postgresql(trigger: Trigger) -> Iterator[str]:
+    when, condition, each = trigger.when, trigger.condition, "FOR EACH ROW"
+    if trigger.at_once:
+        when = when.replace("BEFORE", "AFTER")
+        condition = f"EXISTS (SELECT 1 FROM added WHERE {condition.replace('NEW.', 'added.')})"
+        each = "REFERENCING NEW TABLE AS added FOR EACH STATEMENT"
     statement = f"{trigger.statement}; " if trigger.statement else ""
     refusal = ""
-    if trigger.condition:
+    if condition:
         error = f"RAISE EXCEPTION USING MESSAGE = '{trigger.code}', ERRCODE = 'check_violation'"
-        refusal = f"IF {trigger.condition} THEN {error}; END IF; "
-    answer = "NULL" if trigger.when.startswith("AFTER") else "OLD" if "DELETE" in trigger.when else "NEW"
+        refusal = f"IF {condition} THEN {error}; END IF; "
+    answer = "NULL" if when.startswith("AFTER") else "OLD" if "DELETE" in when else "NEW"
     yield (
         f"CREATE FUNCTION {trigger.name}() RETURNS trigger LANGUAGE plpgsql AS $$"
         f" BEGIN {statement}{refusal}RETURN {answer}; END $$"
     )
-    yield (
-        f"CREATE TRIGGER {trigger.name} {trigger.when} ON {trigger.table}"
-        f" FOR EACH ROW EXECUTE FUNCTION {trigger.name}()"
-    )
+    yield f"CREATE TRIGGER {trigger.name} {when} ON {trigger.table} {each} EXECUTE FUNCTION {trigger.name}()"

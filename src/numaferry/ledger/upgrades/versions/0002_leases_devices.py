@@ -54,7 +54,7 @@ def upgrade() -> None:
     op.add_column("event", Column("key", WORDS))
     op.create_index("event_key", "event", ["key"], unique=True)
     op.create_index("event_by_host", "event", ["host"])
-    op.create_index("claim_amount_by_instance", "claim_amount", ["instance_uuid"])
+    op.create_index("claim_amount_by_instance", "claim_amount", ["instance_uuid", "host_id", "cell", "resource"])
     _devices()
     _samples()
     _forget_boots()
