@@ -1,8 +1,8 @@
 """A ledger in PostgreSQL, shared by controllers on several machines.
 
-Writing transactions are READ COMMITTED: each locks what it is about to change, in this order: the instance, the
-migration, the host; what it reads after that is what it commits against. Reading ones are REPEATABLE READ: one
-snapshot.
+Writing transactions are READ COMMITTED: each locks what it is about to change, in this order: the ledger's own row
+(places in the queue), the instance, the migration, the host; what it reads after that is what it commits against.
+Reading ones are REPEATABLE READ: one snapshot.
 """
 
 from __future__ import annotations
