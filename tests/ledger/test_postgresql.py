@@ -18,6 +18,7 @@ import pytest
 from numaferry.errors import Conflict, EnvironmentLacking, LedgerUnusable
 from numaferry.fit import numa_fit_instance_to_host
 from numaferry.ledger import open_ledger, postgresql
+from numaferry.ledger.insertion import _array_text
 from numaferry.ledger.location import ledger_location
 from numaferry.model import MigrationStatus
 from numaferry.model.codec import dumps
@@ -151,6 +152,14 @@ def test_without_a_driver_the_package_to_install_is_named(where, monkeypatch):
 def test_a_password_in_the_query_is_hidden_too():
     location = ledger_location("postgresql://numaferry@db.example/ledger?password=secret&sslmode=require")
     assert str(location) == "postgresql+psycopg://numaferry@db.example/ledger?sslmode=require"
+
+
+def test_any_words_may_stand_in_the_arrays_that_a_claim_is_inserted_by(sql):
+    words = ["", "vcpu", 'a "b"', "c\\d", "{e,f}", "NULL", "g\nh", "ü"]
+    given = sql.one("SELECT array_to_json(CAST(? AS TEXT[]))", _array_text(words))
+    assert given == words
+    assert sql.one("SELECT array_to_json(CAST(? AS BOOLEAN[]))", _array_text([True, False])) == [True, False]
+    assert sql.one("SELECT array_to_json(CAST(? AS INTEGER[]))", _array_text([3, -1])) == [3, -1]
 
 
 def test_sessions_are_named_and_limited(fleet):
@@ -494,6 +503,8 @@ def test_a_server_that_is_restarted_in_the_middle_of_hundreds_of_claims(ledger, 
         placer.stdin.write("".join(f"{dumps(guest)}\n" for guest in guests[number::2]))
         placer.stdin.close()
         placer.stdin = None
+    both = connect()
+    until(lambda: both.one("SELECT count(*) FROM instance WHERE name IN ('new0', 'new1')") == 2, seconds=60)
     for mode, done in (("fast", 30), ("immediate", 120)):
         watch = connect()
         until(lambda watch=watch, done=done: watch.one("SELECT count(*) FROM claim") >= done, seconds=60)

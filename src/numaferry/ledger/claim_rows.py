@@ -72,13 +72,16 @@ def claim_batches(connection: Connection, rows: ClaimRows) -> list[Batch]:
     }
     cpus = [{"cpu": cpu, "role": role} for cpu, role in sorted(rows.cpus.items())]
     devices = [{"device": device} for device in rows.devices]
+    amounts = [
+        {"cell": one.cell, "resource": one.resource, "amount": one.amount, "exact": one.exact} for one in rows.amounts
+    ]
     return [
         Batch(schema.claim, claim),
         Batch(schema.claim_cpu, of_instance, _not_owned(connection, rows, "cpu", schema.claim_cpu, cpus)),
         Batch(schema.claim_cpu_link, of_claim, [{"cpu": one["cpu"]} for one in cpus]),
         Batch(schema.claim_device, of_instance, _not_owned(connection, rows, "device", schema.claim_device, devices)),
         Batch(schema.claim_device_link, of_claim, devices),
-        Batch(schema.claim_amount, of_claim, [attrs.asdict(amount) for amount in rows.amounts]),
+        Batch(schema.claim_amount, of_claim, amounts),
     ]
 
 

@@ -6,14 +6,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import ARRAY, Text, bindparam, column, func, insert, select, true
+from sqlalchemy import ARRAY, Text, bindparam, cast, column, func, insert, select, true
 
 from numaferry.ledger.location import POSTGRESQL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import CTE, BindParameter, ColumnElement, Connection, Insert, Select, Table
+    from sqlalchemy import CTE, ColumnElement, Connection, Dialect, Insert, Table
     from sqlalchemy.sql.dml import ReturningInsert
 
     from numaferry.ledger.rows import AnyRow
@@ -78,7 +78,7 @@ class Batch:
 
     @property
     def parameters(self) -> Iterator[tuple[str, Any]]:
-        """The values of what all have in common, and a list for each column in which they differ."""
+        """The values of what all have in common, and an array for each column in which they differ."""
         for name, value in self.common.items():
             if not isinstance(value, Numbered):
                 yield _shared(name), value
@@ -86,7 +86,7 @@ class Batch:
                 yield _shared(name, "before"), value.before
                 yield _shared(name, "after"), value.after
         for name in self.rows[0]:
-            yield _lists(self.table, name), [row[name] for row in self.rows]
+            yield _lists(self.table, name), _array_text(row[name] for row in self.rows)
 
     def of(self, number: int) -> Batch:
         """Return the batch with this id of the head row."""
@@ -123,8 +123,8 @@ def insert_with(connection: Connection, head: Head, batches: Sequence[Batch]) ->
             insert_all(connection, [batch.of(made.id) for batch in batches])
         return made
     full = [batch for batch in batches if batch.rows]
-    statement = _statement_with(head.statement, tuple(batch.shape for batch in full))
-    return connection.execute(statement, {**head.values, **_parameters(full)}).one_or_none()
+    statement, constants = _statement_with(head.statement, tuple(batch.shape for batch in full), connection.dialect)
+    return connection.exec_driver_sql(statement, {**constants, **head.values, **_parameters(full)}).one_or_none()
 
 
 def _parameters(batches: Sequence[Batch]) -> dict[str, Any]:
@@ -149,11 +149,19 @@ def _statement(shapes: tuple[_Shape, ...]) -> Insert:
 
 
 @lru_cache
-def _statement_with(statement: ReturningInsert[Any], shapes: tuple[_Shape, ...]) -> Select[Any]:
-    """Return the statement for a head row and these tables and columns."""
+def _statement_with(
+    statement: ReturningInsert[Any], shapes: tuple[_Shape, ...], dialect: Dialect
+) -> tuple[str, dict[str, Any]]:
+    """Return the statement for a head row and these tables and columns, and what of its parameters is always the same.
+
+    As text: SQLAlchemy takes a quarter of a millisecond to find a statement with 40 parameters among those it compiled.
+    """
     head = statement.cte("head")
     others = (_from_arrays(shape, head) for shape in shapes)
-    return select(*head.c).add_cte(*(other.cte(f"into_{other.table.name}") for other in others))
+    compiled = (
+        select(*head.c).add_cte(*(other.cte(f"into_{other.table.name}") for other in others)).compile(dialect=dialect)
+    )
+    return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
 
 
 def _from_arrays(shape: _Shape, head: CTE | None = None) -> Insert:
@@ -184,9 +192,19 @@ def _sentence(name: str, number: ColumnElement[int]) -> ColumnElement[str]:
     return func.concat(before, number, after)
 
 
-def _array(table: Table, name: str) -> BindParameter[Any]:
+def _array(table: Table, name: str) -> ColumnElement[Any]:
     kind = table.c[name].type
-    return bindparam(_lists(table, name), type_=ARRAY(Text() if isinstance(kind, Text) else kind))
+    return cast(bindparam(_lists(table, name), type_=Text()), ARRAY(Text() if isinstance(kind, Text) else kind))
+
+
+def _array_text(values: Iterable[int | str]) -> str:
+    """Return an array as PostgreSQL reads it; the driver writes a list in a multiple of the time."""
+    return "{" + ",".join(_quoted(value) if isinstance(value, str) else str(value) for value in values) + "}"
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _shared(*names: str) -> str:
