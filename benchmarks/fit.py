@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import re
 import select
 import statistics
 import subprocess
@@ -21,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import page
 from fit_table import Row, rows
 from setup import NOVA, nova_python
 
@@ -34,7 +33,6 @@ OUT = Path("build/bench")
 #: What fit.json holds of a row; numaferry_ms is the first valid placement, or the misfit with its explanation.
 KEYS = ("case", "nova_ms", "numaferry_ms", "ratio", "nova_capped")
 PAGE, PLOT = Path("docs/benchmarks.md"), Path("docs/benchmarks-fit.svg")
-BEGIN, END = "<!-- bench-fit:begin -->\n", "<!-- bench-fit:end -->"
 ROUNDS = 5
 LIMITS = {"cpu_allocation_ratio": 16.0, "ram_allocation_ratio": 1.0}
 
@@ -230,25 +228,6 @@ def plot(results: list[dict[str, Any]]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def machine() -> str:
-    """Return the line that says where this was measured."""
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
-    return (
-        f"Measured {time.strftime('%Y-%m-%d', time.gmtime())} on a virtual machine with {os.cpu_count()} CPUs "
-        f"({found[1] if found else platform.machine()}), Linux {platform.release().partition('-')[0]}, "
-        f"Python {platform.python_version()}, {NOVA.replace('==', ' ')}; load average {load}."
-    )
-
-
-def publish(results: list[dict[str, Any]]) -> None:
-    """Put the table and the plot into the documents, between the page's markers."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}{machine()}\n\n{table(results)}\n{END}{after}", encoding="utf-8")
-    PLOT.write_text(plot(results), encoding="utf-8")
-
-
 def main() -> int:
     """Run the table; exit status 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -270,9 +249,12 @@ def main() -> int:
     (OUT / "fit.json").write_text(json.dumps(short_rows, indent=1) + "\n", encoding="utf-8")
     (OUT / "fit-details.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (OUT / "fit.svg").write_text(plot(results), encoding="utf-8")
-    print(f"{machine()}\n\n{table(results)}")
+    where = page.machine(f"a virtual machine with {os.cpu_count()} CPUs", NOVA.replace("==", " "))
+    said = f"{where}\n\n{table(results)}"
+    print(said)
     if wanted.docs:
-        publish(results)
+        page.publish("bench-fit", said)
+        PLOT.write_text(plot(results), encoding="utf-8")
     return int(any(one["reached"] is False for one in results))
 
 

@@ -13,8 +13,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
-import re
 import shutil
 import sqlite3
 import statistics
@@ -25,6 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import page
 from ledger_fleet import add_bare_table, breaches, fill, overlaps
 from postgresql_server import postgresql
 from sqlalchemy import text
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OUT = Path("build/bench")
-PAGE = Path("docs/benchmarks.md")
-BEGIN, END = "<!-- bench-ledger:begin -->\n", "<!-- bench-ledger:end -->"
 CLIENTS = (1, 2, 4, 8, 16)
 #: What is measured: a bare commit, a claim on one of several hosts, a claim on the host that everybody wants.
 KINDS = ("commit", "claim", "same")
@@ -263,7 +260,7 @@ def table(result: dict[str, Any]) -> str:
 
 def report(results: list[dict[str, Any]]) -> str:
     """Return everything that is printed."""
-    lines = [machine(), "", "| goal | measured | reached |", "|---|---:|---|"]
+    lines = [page.machine(f"{os.cpu_count()} shared cores"), "", "| goal | measured | reached |", "|---|---:|---|"]
     for result in results:
         lines += [
             f"| {one['goal']} | {one['measured']} | {'yes' if one['reached'] else 'no'} |" for one in goals(result)
@@ -274,24 +271,6 @@ def report(results: list[dict[str, Any]]) -> str:
             for count, figures in of_kind.items():
                 lines += [f"\n{kind}, {count} clients: {n} times {said}" for said, n in figures["failed"].items()]
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """Return the line that says where this was measured."""
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
-    return (
-        f"Measured {time.strftime('%Y-%m-%d', time.gmtime())} on {os.cpu_count()} shared cores"
-        f" ({found[1] if found else platform.machine()}), Linux {platform.release().partition('-')[0]},"
-        f" Python {platform.python_version()}; load average {load}."
-    )
-
-
-def publish(said: str) -> None:
-    """Put the tables into the page, between its markers."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}{said}\n{END}{after}", encoding="utf-8")
 
 
 def main() -> int:
@@ -310,7 +289,7 @@ def main() -> int:
     said = report(results)
     print(said)
     if wanted.docs:
-        publish(said)
+        page.publish("bench-ledger", said)
     return int(not all(goal["reached"] for result in results for goal in result["goals"]))
 
 

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
+import page
 
-from ledger import machine
 from numaferry.lab import control
 from numaferry.lab.guests import GuestCell, GuestSpec, MacvtapNic, SerialWatch, domain_xml, put_in_share
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from numaferry.lab.model import Lab
 
 OUT = Path("build/bench")
-PAGE = Path("docs/benchmarks.md")
-BEGIN, END = "<!-- bench-migrate:begin -->\n", "<!-- bench-migrate:end -->"
 NAME = "bench"
 #: Two cells of 768 MiB each, half of it in huge pages.
 NOTATION = "2 cells x 2 cores x 2 threads, 1536M, 2M:384"
@@ -218,7 +216,7 @@ def report(lab: str, memory_mib: int, found: dict[str, Any]) -> str:
     where = "two emulated hosts" if lab == "hosts" else "two libvirtds in namespaces"
     more = f"{extra['median']:.0f} ms more than virsh (95 %: {extra['low']:.0f} to {extra['high']:.0f})"
     lines = [
-        machine(),
+        page.machine(f"{os.cpu_count()} shared cores"),
         f"{found['pairs']} pairs of moves of a guest of {memory_mib} MiB between {where}; numaferry takes {more}.",
         "",
         "| goal | median ratio (95 % interval) | reached |",
@@ -244,13 +242,6 @@ def lab_of(kind: str) -> Iterator[Lab]:
         control.down(name=NAME)
 
 
-def publish(said: str) -> None:
-    """Put the table into the page, between its markers."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}{said}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> int:
     """Measure; exit status 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -272,7 +263,7 @@ def main() -> int:
     said = report(wanted.lab, wanted.memory, result)
     print(said)
     if wanted.docs:
-        publish(said)
+        page.publish("bench-migrate", said)
     return int(not all(goal["reached"] for goal in result["goals"]))
 
 

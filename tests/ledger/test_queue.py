@@ -6,7 +6,8 @@ import pytest
 
 from numaferry.errors import TakenOver
 from numaferry.ledger import open_ledger
-from numaferry.model import Limits, MigrationStatus
+from numaferry.model import IN_PROGRESS, Limits, MigrationStatus
+from numaferry.model.queue import wait_of
 
 ONE = Limits(per_dest=1)
 
@@ -49,7 +50,7 @@ def test_a_place_is_free_again_when_the_copy_is_over(fleet, moves):
     assert begin(fleet, first) is None
     assert begin(fleet, second).reason == "B receives 1 already (limit 1)"
     fleet.set_migration(first.id, sentence="it is there", status=MigrationStatus.POST_MIGRATING)
-    assert fleet.queue_wait(fleet.migration(second.id), ONE) is None
+    assert wait_of(ONE, fleet.migration(second.id), fleet.migrations(status=IN_PROGRESS), fleet.now()) is None
     assert begin(fleet, second) is None
 
 

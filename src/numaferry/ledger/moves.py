@@ -20,6 +20,7 @@ from numaferry.ledger.amounts import amounts, move_request, owned_cpus
 from numaferry.ledger.choice import Fit, Found, Question, glance, look, no_fit, refuse_all_closed
 from numaferry.ledger.claim_rows import ClaimRows, claim_batches
 from numaferry.ledger.devices import chosen_devices
+from numaferry.ledger.events import migration_event
 from numaferry.ledger.hosts import HostRecord, load_host
 from numaferry.ledger.insertion import NUMBER, Batch, Head, Numbered, insert_with
 from numaferry.ledger.instances import instance_from, load_instance, load_row_to_move
@@ -344,13 +345,7 @@ def _event(instance: Instance, migration: Migration, rows: ClaimRows) -> Batch:
         else f"{instance.host} to {migration.dest}, CPUs {cpus} claimed there"
     )
     sentence = Numbered("migration ", f" of {instance.name} accepted: {where}")
-    event = {
-        "kind": "move-claimed",
-        "sentence": sentence,
-        "host": migration.dest,
-        "instance_uuid": instance.uuid,
-        "migration_id": NUMBER,
-    }
+    event = migration_event(migration, "move-claimed", "") | {"sentence": sentence, "migration_id": NUMBER}
     return Batch(schema.event, event)
 
 

@@ -12,21 +12,16 @@ from numaferry.ledger.leases import lease_values
 from numaferry.ledger.migrations import load_locked, load_migration, refuse_stale
 from numaferry.ledger.rows import migration_of
 from numaferry.ledger.store import Store, lock, writes
-from numaferry.model import MigrationStatus, MigrationType
+from numaferry.model import MigrationStatus
 from numaferry.model.queue import WAITING, wait_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from sqlalchemy import Connection
 
-    from numaferry.model import Limits, Migration, Wait
+    from numaferry.model import Limits, Wait
 
 _TABLE = schema.migration.c
-#: A re-pin copies nothing and takes no place.
-_MOVING = select(schema.migration).where(
-    schema.moving(), _TABLE.migration_type == str(MigrationType.LIVE_MIGRATION)
-).order_by(_TABLE.id)  # fmt: skip
+_MOVING = select(schema.migration).where(schema.moving())
 
 
 class QueueStore(Store):
@@ -47,7 +42,8 @@ class QueueStore(Store):
         if old.status not in WAITING or written(connection, key):
             return None
         values = lease_values(ttl_s)
-        wait = _wait(connection, limits, old)
+        now: float = connection.execute(select(schema.epoch_now())).scalar_one()
+        wait = wait_of(limits, old, tuple(map(migration_of, connection.execute(_MOVING))), now)
         if wait is None:
             values |= {"status": str(MigrationStatus.PREPARING), "reason": "", "updated_at": schema.epoch_now()}
         connection.execute(update(schema.migration).where(_TABLE.id == old.id).values(values))
@@ -55,19 +51,3 @@ class QueueStore(Store):
             sentence = f"{old.source} sends and {old.dest} receives one more: its turn has come"
             write_migration_event(connection, load_migration(connection, old.id), "migration", sentence, key=key)
         return wait
-
-    def queue_wait(self, migration: Migration, limits: Limits, driven: Collection[int] = ()) -> Wait | None:
-        """Return why a migration would have to wait if it were to begin now; None: it would not.
-
-        `driven` are ids of those that are about to begin, whose lease may not have been taken yet.
-        """
-        moves = migration.migration_type is MigrationType.LIVE_MIGRATION
-        if not (moves and limits and migration.status in WAITING):
-            return None
-        with self._read() as connection:
-            return _wait(connection, limits, migration, driven)
-
-
-def _wait(connection: Connection, limits: Limits, migration: Migration, driven: Collection[int] = ()) -> Wait | None:
-    now: float = connection.execute(select(schema.epoch_now())).scalar_one()
-    return wait_of(limits, migration, tuple(map(migration_of, connection.execute(_MOVING))), now, driven)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
-from numaferry.model.migration import MigrationStatus
+from numaferry.model.migration import MigrationStatus, MigrationType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -73,14 +73,16 @@ def order(move: Migration) -> tuple[int, int]:
 def wait_of(
     limits: Limits, move: Migration, others: Collection[Migration], now_s: float, driven: Collection[int] = ()
 ) -> Wait | None:
-    """Return why a migration can't begin now, or None.
+    """Return why a migration can't begin now, or None; one that has begun, or that is a re-pin, waits for nobody.
 
-    `others` are those in progress. One that waits and stands before it takes its place in advance if it could begin
-    itself and somebody keeps it going: its lease holds at `now_s`, seconds by the ledger's clock, or who asks is about
-    to take it (`driven`, ids). So the queue is in order, a migration whose driver died is in nobody's way, and a full
-    host keeps only those waiting that concern it.
+    A re-pin copies nothing and takes no place. `others` are those in progress. One that waits and stands before it
+    takes its place in advance if it could begin itself and somebody keeps it going: its lease holds at `now_s`, seconds
+    by the ledger's clock, or who asks is about to take it (`driven`, ids). So the queue is in order, a migration whose
+    driver died is in nobody's way, and a full host keeps only those waiting that concern it.
     """
-    others = [one for one in others if one.id != move.id]
+    if move.status not in WAITING or not _copies(move):
+        return None
+    others = [one for one in others if one.id != move.id and _copies(one)]
     busy = [one for one in others if one.status in UNDER_WAY]
     waiting = [one for one in others if one.status in WAITING]
     before = [one for one in waiting if order(one) < order(move)]
@@ -88,6 +90,10 @@ def wait_of(
     served = [one for one in alive if _full(limits, one, busy) is None]
     reason = _full(limits, move, [*busy, *served])
     return Wait(reason, len(before) + 1, len(waiting) + 1) if reason else None
+
+
+def _copies(move: Migration) -> bool:
+    return move.migration_type is MigrationType.LIVE_MIGRATION
 
 
 def _full(limits: Limits, move: Migration, taken: Collection[Migration]) -> str | None:

@@ -17,13 +17,13 @@ from numaferry.errors import Conflict, LeaseHeld, LedgerError, NumaferryError, T
 from numaferry.migration import controllers
 from numaferry.migration.lease import LeasePolicy
 from numaferry.model import IN_PROGRESS, MigrationStatus
-from numaferry.model.queue import WAITING, order
+from numaferry.model.queue import WAITING, order, wait_of
 from numaferry.service.driving import engine_for, handed_over, name_of, takeable
 from numaferry.service.hosts import try_refresh
 from numaferry.service.policies import configured_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from numaferry.ledger import HostRecord, Ledger
     from numaferry.migration.engine import MigrationEngine
@@ -137,16 +137,16 @@ class Controller:
             waits_until = self._later.get(move.id, (0.0, 0.0))[0]
             if move.id in self._driven or waits_until > now or not self._mine_to_take(move):
                 continue
-            if (why := self._has_to_wait(move)) is None:
+            if (why := self._has_to_wait(move, moves)) is None:
                 self._begin(move)
             elif handed_over(move):
                 self._queue(move, why)
 
-    def _has_to_wait(self, move: Migration) -> str | None:
+    def _has_to_wait(self, move: Migration, moves: Collection[Migration]) -> str | None:
         """Return why a migration can't be begun now, or None; one that was begun is taken up wherever there is room."""
         if len(self._driven) >= self._parallel:
             return f"queued: {self.name} drives {len(self._driven)} migrations already"
-        wait = self._ledger.queue_wait(move, self._limits, self._driven)
+        wait = wait_of(self._limits, move, moves, self._ledger.now(), self._driven)
         return None if wait is None else wait.sentence
 
     def _mine_to_take(self, move: Migration) -> bool:

@@ -10,7 +10,6 @@ from numaferry.migration import controllers
 from numaferry.migration.lease import LeasePolicy
 from numaferry.migration.progress import progress_of
 from numaferry.model import MigrationStatus, Passes
-from numaferry.service.policies import configured_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +55,7 @@ def engine_for(
 ) -> MigrationEngine:
     """Return an engine on this ledger that reaches hosts by their records and tells `told` how it goes.
 
-    Without `limits` the configuration's hold; raises InvalidInput where that can't be read.
+    `limits` are for who begins migrations; what was begun is recovered and given up whatever they are.
     """
     from numaferry.audit import update_available_resource  # noqa: PLC0415  (only who moves needs them)
     from numaferry.migration.engine import MigrationEngine  # noqa: PLC0415  (the same)
@@ -68,13 +67,14 @@ def engine_for(
         with contextlib.closing(reach.fresh(ledger.host(host).uri)) as hypervisor:
             return update_available_resource(ledger, host, hypervisor)
 
-    limits = configured_limits() if limits is None else limits
     return MigrationEngine(ledger, connect, audit, told, controller=controller, lease=lease, limits=limits)
 
 
-def watched_engine(ledger: Ledger, reach: Reach, watch: Watch | None) -> MigrationEngine:
+def watched_engine(
+    ledger: Ledger, reach: Reach, watch: Watch | None, *, limits: Limits | None = None
+) -> MigrationEngine:
     """Return an engine that tells a watch how it goes."""
-    return engine_for(ledger, reach, told=teller(ledger, watch))
+    return engine_for(ledger, reach, told=teller(ledger, watch), limits=limits)
 
 
 def teller(ledger: Ledger, watch: Watch | None) -> Callable[[Migration, JobInfo | None], None]:

@@ -19,7 +19,7 @@ from numaferry.service.following import follow, refuse_unfinished
 from numaferry.service.hosts import refresh, try_refresh
 from numaferry.service.instances import migration_line
 from numaferry.service.plans import refuse_absent, refuse_moving
-from numaferry.service.policies import resolve
+from numaferry.service.policies import configured_limits, resolve
 from numaferry.service.views import EventLine, MigrationLine, MigrationShow
 from numaferry.service.watching import last_progress
 
@@ -101,7 +101,7 @@ def migrate(
     for record in ledger.hosts():
         if record.name == instance.host or (dest is None and record.confirmed):
             try_refresh(ledger, reach, record)
-    engine = watched_engine(ledger, reach, watch)
+    engine = watched_engine(ledger, reach, watch, limits=configured_limits())
     failed: list[Migration] = []
     while True:
         controller = running_controller(ledger)
