@@ -238,4 +238,5 @@ def test_an_interrupted_up_cleans_up_itself_and_keeps_the_logs(
     interrupted_up(where, "beta: started", signal.SIGINT)
     assert traces(str(where)) == []
     assert [path.name for path in where.iterdir()] == ["failed"]
-    assert {path.name for path in (where / "failed").iterdir()} >= {"alpha-console.log", "beta-qemu.log"}
+    # a QEMU that was interrupted that early may not have opened its console yet
+    assert {path.name for path in (where / "failed").iterdir()} >= {"alpha-qemu.log", "beta-qemu.log"}

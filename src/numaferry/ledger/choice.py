@@ -9,7 +9,7 @@ import attrs
 
 from numaferry.errors import NoFit
 from numaferry.ledger.hosts import REACHABLE, HostRecord, load_host, locked_generation, refuse_unconfirmed
-from numaferry.ledger.snapshot import load_snapshot
+from numaferry.ledger.snapshot import HostSnapshot, load_snapshot
 from numaferry.model import HostState, Misfit, NumaRequest, Placement
 
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ def look(connection: Connection, name: str, question: Question) -> Found | Misfi
     return glance(connection, name, question)
 
 
-def glance(connection: Connection, name: str, question: Question) -> Found | Misfit:
-    """Return a placement on a host as it is now, or why there is none. Raises NotFound."""
-    snapshot = load_snapshot(connection, name)
+def glance(
+    connection: Connection, name: str, question: Question, snapshot: HostSnapshot | None = None
+) -> Found | Misfit:
+    """Return a placement on a host as it is now, or as it was read before, or why there is none. Raises NotFound."""
+    snapshot = snapshot or load_snapshot(connection, name)
     if (refused := closed(snapshot.record)) is not None:
         return refused
     state = snapshot.state(ignore_instance=question.ignore_instance)

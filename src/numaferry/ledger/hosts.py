@@ -21,6 +21,7 @@ from numaferry.model.codec import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from types import SimpleNamespace
 
     from sqlalchemy import Connection, Select
 
@@ -77,7 +78,7 @@ class HostRecord:
         return self.confirmed and self.state == REACHABLE
 
 
-def record_of(row: AnyRow) -> HostRecord:
+def record_of(row: AnyRow | SimpleNamespace) -> HostRecord:
     """Build a host from its row."""
     return HostRecord(
         id=row.id,

@@ -56,7 +56,8 @@ _BY_UUID = SELECTION.where(_INSTANCE.uuid == bindparam("uuid")).order_by(None)
 _BY_UUID_LOCKED = _BY_UUID.with_for_update(of=schema.instance)
 _OTHER = schema.migration.alias("other")
 _NUMBER = select(_OTHER.c.id).correlate(schema.instance)
-_TO_MOVE = _BY_UUID_LOCKED.add_columns(
+#: With the numbers of the migration of a UUID and of the one in progress.
+TO_MOVE = _BY_UUID_LOCKED.add_columns(
     _NUMBER.where(_OTHER.c.uuid == bindparam("migration_uuid")).scalar_subquery().label("made"),
     _NUMBER.where(_OTHER.c.instance_uuid == _INSTANCE.uuid, schema.moving(_OTHER)).scalar_subquery().label("moving"),
 )
@@ -82,19 +83,11 @@ def load_row(connection: Connection, uuid: str) -> AnyRow:
 
 def load_locked_row(connection: Connection, uuid: str) -> AnyRow:
     """Return the joined row of this UUID, which nobody else changes before this transaction ends; raises NotFound."""
-    return _locked(connection, _BY_UUID_LOCKED, {"uuid": uuid})
+    return locked_row(connection, _BY_UUID_LOCKED, {"uuid": uuid})
 
 
-def load_row_to_move(connection: Connection, uuid: str, migration_uuid: str) -> AnyRow:
-    """Return the joined row likewise, with the number of the migration of this UUID and of the one in progress.
-
-    Both numbers may be from before the lock. A migration that was made since is in the way of the keys, and who runs
-    into them begins again (`trouble`).
-    """
-    return _locked(connection, _TO_MOVE, {"uuid": uuid, "migration_uuid": migration_uuid})
-
-
-def _locked(connection: Connection, query: Select[Any], this: dict[str, str]) -> AnyRow:
+def locked_row(connection: Connection, query: Select[Any], this: dict[str, str]) -> AnyRow:
+    """Return the row of a query that locks the instance `uuid` of `this`; raises NotFound."""
     row = connection.execute(query, this).one_or_none()
     if row is None:
         # its current claim may have become another one before it could be locked; it is locked now

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,10 +23,11 @@ from numaferry.ledger.devices import chosen_devices
 from numaferry.ledger.events import migration_event
 from numaferry.ledger.hosts import HostRecord, load_host
 from numaferry.ledger.insertion import NUMBER, Batch, Head, Numbered, insert_with
-from numaferry.ledger.instances import instance_from, load_instance, load_row_to_move
+from numaferry.ledger.instances import instance_from, load_instance
 from numaferry.ledger.migrations import being_moved, load_migration
 from numaferry.ledger.names import device_name
 from numaferry.ledger.store import Store, writes
+from numaferry.ledger.to_move import load_to_move
 from numaferry.ledger.trouble import Interrupted
 from numaferry.model import (
     CpuSet,
@@ -47,6 +48,8 @@ from numaferry.model.codec import dumps
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.sql.dml import ReturningInsert
+
+    from numaferry.ledger.snapshot import HostSnapshot
 
 #: The guest's links as they are on a host: the macvtap parent or bridge that carries the same physical network there.
 Links = Callable[[HostRecord], tuple[Vif, ...]]
@@ -166,7 +169,8 @@ class MoveStore(Store):
         self, connection: Connection, instance_uuid: str, candidates: tuple[str, ...], wish: _Wish
     ) -> MoveClaim:
         """Claim for a move or a re-pin; once per migration UUID."""
-        row = load_row_to_move(connection, instance_uuid, wish.uuid)
+        asked = load_to_move(connection, instance_uuid, wish.uuid, candidates[0] if candidates else "")
+        row = asked.row
         if row.made is not None:
             return _made(connection, load_migration(connection, row.made))
         if row.moving is not None:
@@ -175,8 +179,9 @@ class MoveStore(Store):
         if wish.kind is MigrationType.REPIN:
             candidates = (instance.host,)
         misfits: list[Misfit] = []
-        for name in candidates:
-            outcome = _claim_on(connection, name, instance, wish, slot=1 - row.slot)
+        for number, name in enumerate(candidates):
+            glanced = asked.first if number == 0 else None
+            outcome = _claim_on(connection, name, instance, wish, slot=1 - row.slot, glanced=glanced)
             if not isinstance(outcome, Misfit):
                 return outcome
             misfits.append(outcome)
@@ -204,13 +209,15 @@ def _made(connection: Connection, migration: Migration) -> MoveClaim:
     return MoveClaim(claim_id, migration, load_instance(connection, migration.instance_uuid), placement)
 
 
-def _claim_on(connection: Connection, name: str, instance: Instance, wish: _Wish, *, slot: int) -> MoveClaim | Misfit:
+def _claim_on(
+    connection: Connection, name: str, instance: Instance, wish: _Wish, *, slot: int, glanced: HostSnapshot | None
+) -> MoveClaim | Misfit:
     """Claim on one host, or answer why not.
 
     The claim is made only where the host still is what was looked at, and locks it; where it is not, the host is locked
     first and looked at again. So what does not fit is in nobody's way, and what fits is claimed in one go.
     """
-    for find in (glance, look):
+    for find in (partial(glance, snapshot=glanced), look):
         choice = _consider(connection, name, instance, wish, find)
         if isinstance(choice, Misfit):
             return choice

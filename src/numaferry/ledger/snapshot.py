@@ -17,6 +17,8 @@ from numaferry.ledger.rows import device_of, use_of
 from numaferry.ledger.states import host_state_of
 
 if TYPE_CHECKING:
+    from types import SimpleNamespace
+
     from sqlalchemy import Connection, Label, Table
     from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -52,7 +54,8 @@ def _on_host(name: str, source: Table | Join, host_id: ColumnElement[int], *colu
     return rows.correlate(schema.host).scalar_subquery().label(name)
 
 
-_SNAPSHOT = select(
+#: All of the host `name`: what `snapshot_of` reads.
+SNAPSHOT = select(
     schema.host,
     _on_host(
         "claims",
@@ -132,9 +135,14 @@ class HostSnapshot:
 
 def load_snapshot(connection: Connection, name: str) -> HostSnapshot:
     """Return a host with everything on it, of one moment; raises NotFound."""
-    row = connection.execute(_SNAPSHOT, {"name": name}).one_or_none()
+    row = connection.execute(SNAPSHOT, {"name": name}).one_or_none()
     if row is None:
         raise unknown_host(connection, name)
+    return snapshot_of(row)
+
+
+def snapshot_of(row: AnyRow | SimpleNamespace) -> HostSnapshot:
+    """Build the snapshot of a host from its row."""
     return HostSnapshot(
         record_of(row),
         _holdings(row),
@@ -143,7 +151,7 @@ def load_snapshot(connection: Connection, name: str) -> HostSnapshot:
     )
 
 
-def _holdings(row: AnyRow) -> tuple[Holding, ...]:
+def _holdings(row: AnyRow | SimpleNamespace) -> tuple[Holding, ...]:
     """Return every claim with what it holds, each in order."""
     cpus: dict[str, list[tuple[int, str]]] = {}
     for cpu, claim_id, role in sorted(row.cpus):

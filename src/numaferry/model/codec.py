@@ -41,6 +41,7 @@ def _converter() -> Converter:
 
 
 _CONVERTER = _converter()
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def to_dict(value: object) -> Any:
@@ -55,7 +56,7 @@ def from_dict(data: object, cls: type[T]) -> T:
 
 def dumps(value: object) -> str:
     """Return compact JSON with sorted keys, so that equal values give equal text."""
-    return json.dumps(to_dict(value), sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(to_dict(value))
 
 
 def loads(text: str, cls: type[T]) -> T:
