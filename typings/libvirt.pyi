@@ -29,6 +29,9 @@ VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT: int
 VIR_DOMAIN_JOB_STATS_COMPLETED: int
 VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED: int
 VIR_DOMAIN_RUNNING: int
+VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING: int
+VIR_DOMAIN_DIRTYRATE_MEASURED: int
+VIR_DOMAIN_STATS_DIRTYRATE: int
 VIR_DOMAIN_PAUSED: int
 VIR_MIGRATE_LIVE: int
 VIR_MIGRATE_PEER2PEER: int
@@ -80,6 +83,8 @@ class virDomain:  # noqa: N801  (the bindings' name)
     def migrateToURI3(self, dconnuri: str, params: dict[str, Any], flags: int = 0) -> int: ...  # noqa: N802
     def jobStats(self, flags: int = 0) -> dict[str, Any]: ...  # noqa: N802
     def migrateSetMaxDowntime(self, downtime: int, flags: int = 0) -> int: ...  # noqa: N802
+    def memoryStats(self, flags: int = 0) -> dict[str, int]: ...  # noqa: N802
+    def startDirtyRateCalc(self, seconds: int, flags: int = 0) -> int: ...  # noqa: N802
     def migrateStartPostCopy(self, flags: int = 0) -> int: ...  # noqa: N802
     def suspend(self) -> int: ...
     def abortJob(self) -> int: ...  # noqa: N802
@@ -97,6 +102,9 @@ class virConnect:  # noqa: N801  (the bindings' name)
     def getCPUMap(self, flags: int = 0) -> tuple[int, list[bool], int]: ...  # noqa: N802
     # the bindings name the second and third argument startCell and cellCount; here they are passed by place
     def getFreePages(self, pages: Sequence[int], start: int, count: int, /) -> dict[int, dict[int, int]]: ...  # noqa: N802
+    def domainListGetStats(  # noqa: N802
+        self, doms: list[virDomain], stats: int = 0, flags: int = 0
+    ) -> list[tuple[virDomain, dict[str, Any]]]: ...
     def listAllDomains(self, flags: int = 0) -> list[virDomain]: ...  # noqa: N802
     def listAllInterfaces(self, flags: int = 0) -> list[virInterface]: ...  # noqa: N802
     def listAllDevices(self, flags: int = 0) -> list[virNodeDevice]: ...  # noqa: N802

@@ -93,6 +93,14 @@ OPTIONS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
         "stall_timeout_s",
         {"type": _COUNT, "metavar": "S", "help": "A copy that moves no byte for so long is given up; 60, 0: never."},
     ),
+    (
+        "--on-no-convergence",
+        "on_no_convergence",
+        {
+            "type": click.Choice(["ignore", "warn", "refuse"]),
+            "help": "Estimate before the start, and do this if it would not end by itself; ignore: no estimate.",
+        },
+    ),
 )
 
 

@@ -43,6 +43,10 @@ class PlainWatch:
         """Tell that the claim is taken, or that a migration is taken up."""
         self._begin(migration.id, migration.instance, migration.source, migration.dest, migration.status)
 
+    def warned(self, sentence: str) -> None:
+        """Tell what is to be known before."""
+        self._say(f"warning: {sentence}")
+
     def again(self, migration: MigrationLine, sentence: str) -> None:
         """Tell that another host is tried."""
         self._say(f"migration {migration.id}: {sentence}")
@@ -108,6 +112,10 @@ class BarWatch:
     def started(self, migration: MigrationLine) -> None:
         """Begin to draw."""
         self._begin(migration.instance, migration.source, migration.dest, migration.status)
+
+    def warned(self, sentence: str) -> None:
+        """Tell what is to be known before, above the bar."""
+        self._progress.console.print(f"warning: {sentence}")
 
     def again(self, migration: MigrationLine, sentence: str) -> None:
         """Tell that another host is tried, above the bar."""

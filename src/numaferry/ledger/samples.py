@@ -6,13 +6,15 @@ A job changes with every look, and a row for each look would keep the database b
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import attrs
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, true
 
 from numaferry.ledger import schema
 from numaferry.ledger.migrations import load_migration, refuse_stale
+from numaferry.ledger.rows import policy_of_row
 from numaferry.ledger.store import Store
 from numaferry.model import JobInfo, Passes
 from numaferry.model.codec import dumps, loads
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 EVERY_S: Final = 10.0
 #: How many are kept of a migration in progress, the newest; a trigger leaves fewer once it has ended.
 KEPT: Final = 500
+#: Of its policy's limit a copy that is held back by it reaches at least this much.
+_HELD_BACK: Final = 0.8
+#: So many migrations, the newest, say how fast memory goes from one host to another.
+_LATELY: Final = 10
 
 _TABLE = schema.migration_sample.c
 
@@ -56,6 +62,13 @@ def due(job: JobInfo, last: JobInfo | None, age_s: float) -> bool:
     if job.memory_iteration != last.memory_iteration or age_s >= EVERY_S:
         return True
     return not _bps(last) and _bps(job) > 0
+
+
+def _sent_bps(job: JobInfo) -> int:
+    """Return how fast memory is sent, or was: of a job that has completed on average."""
+    if job.completed and job.time_elapsed_ms:
+        return 1000 * job.memory_processed_bytes // job.time_elapsed_ms
+    return job.memory_bps
 
 
 def _bps(job: JobInfo) -> int:
@@ -96,6 +109,28 @@ class SampleStore(Store):
         query = select(schema.migration_sample).where(_TABLE.migration_id == migration_id).order_by(_TABLE.id)
         with self._read() as connection:
             return tuple(_sample(row) for row in connection.execute(query))
+
+    def observed_bps(self, source: str, dest: str = "") -> int:
+        """Return how fast memory went from a host to another (to any) lately, in bytes/s; 0: nothing tells.
+
+        The median of what the last migrations reached at best. One that its policy held back tells nothing.
+        """
+        move = schema.migration.c
+        query = (
+            select(move.id, move.policy_json, _TABLE.job_json)
+            .join(schema.migration, move.id == _TABLE.migration_id)
+            .where(move.source == source, true() if not dest else move.dest == dest)
+            .order_by(_TABLE.id.desc())
+            .limit(KEPT)
+        )
+        best: dict[int, int] = {}
+        with self._read() as connection:
+            for number, policy_text, job_text in connection.execute(query):
+                limit = policy_of_row(policy_text).bandwidth_mib_s << 20
+                bps = _sent_bps(loads(job_text, JobInfo))
+                if bps and (not limit or bps < limit * _HELD_BACK):
+                    best[number] = max(bps, best.get(number, 0))
+        return int(median(list(best.values())[:_LATELY])) if best else 0
 
     def last_sample(self, migration_id: int) -> Sample | None:
         """Return the newest one, or None."""

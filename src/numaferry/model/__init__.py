@@ -1,6 +1,7 @@
 """Immutable values, no I/O: the words that every other room speaks."""
 
 from numaferry.model.cpuset import EMPTY, CpuSet, union
+from numaferry.model.dirtying import DirtySample, MemoryLook
 from numaferry.model.domain import (
     METADATA_PREFIX,
     METADATA_URI,
@@ -51,7 +52,7 @@ from numaferry.model.migration import (
 from numaferry.model.observed import ObservedUse
 from numaferry.model.passes import Passes
 from numaferry.model.placement import Misfit, Placement, Shortage
-from numaferry.model.policy import MigrationPolicy, OnTimeout, PolicyWish, PostCopy, policy_of
+from numaferry.model.policy import MigrationPolicy, OnNoConvergence, OnTimeout, PolicyWish, PostCopy, policy_of
 from numaferry.model.queue import Limits, Wait
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "CellRequest",
     "CellState",
     "CpuSet",
+    "DirtySample",
     "DomainSeen",
     "DomainState",
     "Flavor",
@@ -77,6 +79,7 @@ __all__ = [
     "InstanceNumaTopology",
     "JobInfo",
     "Limits",
+    "MemoryLook",
     "MigrateCall",
     "Migration",
     "MigrationContext",
@@ -86,6 +89,7 @@ __all__ = [
     "Misfit",
     "NumaRequest",
     "ObservedUse",
+    "OnNoConvergence",
     "OnTimeout",
     "Ownership",
     "PagePool",

@@ -32,6 +32,15 @@ class OnTimeout(enum.StrEnum):
     PAUSE = "pause"
 
 
+class OnNoConvergence(enum.StrEnum):
+    """What is done, before the start, with a migration that is not expected to end by itself."""
+
+    #: Nothing: it is not estimated.
+    IGNORE = "ignore"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
 @attrs.frozen(slots=True)
 class MigrationPolicy:
     """One migration's policy; 0 means "no limit" or "not used" everywhere."""
@@ -60,6 +69,8 @@ class MigrationPolicy:
     on_timeout: OnTimeout = OnTimeout.ABORT
     #: A job that moves no byte for so long is given up, whatever its iteration.
     stall_timeout_s: int = 60
+    #: Whether the guest's writing is measured before the start, which takes some seconds, and what follows from it.
+    on_no_convergence: OnNoConvergence = OnNoConvergence.IGNORE
 
     def timeout_s(self, memory_kib: int) -> int:
         """Return how long a migration of a guest of this size may take, in seconds; 0: for ever."""
@@ -86,8 +97,5 @@ def policy_of(*wishes: PolicyWish) -> MigrationPolicy:
     said: dict[str, Any] = {}
     for wish in wishes:
         said |= dict(wish.said)
-    if "post_copy" in said:
-        said["post_copy"] = PostCopy(said["post_copy"])
-    if "on_timeout" in said:
-        said["on_timeout"] = OnTimeout(said["on_timeout"])
-    return MigrationPolicy(**said)
+    words = {"post_copy": PostCopy, "on_timeout": OnTimeout, "on_no_convergence": OnNoConvergence}
+    return MigrationPolicy(**said | {name: kind(said[name]) for name, kind in words.items() if name in said})

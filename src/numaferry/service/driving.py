@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 class Watch(Protocol):
     """Who is told how a migration goes, from the thread that drives it."""
 
+    def warned(self, sentence: str) -> None:
+        """Nothing is claimed yet, and this is to be known before."""
+        ...
+
     def started(self, migration: MigrationLine) -> None:
         """The claim is taken."""
         ...

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numaferry.service.views import (
         AdoptLine,
         AuditReport,
+        EstimateShow,
         Explanation,
         ForceForecast,
         HostLine,
@@ -190,6 +191,12 @@ class Ferry:
         from numaferry.service import plans  # noqa: PLC0415  (imported by who needs it)
 
         return plans.plan(self.ledger, self._reach, ref, dest, policy=policy, force=force)
+
+    def estimate(self, ref: str, dest: str | None = None, *, policy: PolicyWish | None = None) -> EstimateShow:
+        """Measure an instance for some seconds and return how its migration would go; see `service.estimates`."""
+        from numaferry.service import estimates  # noqa: PLC0415  (imported by who needs it)
+
+        return estimates.estimate(self.ledger, self._reach, ref, dest, policy=policy)
 
     def migrate(
         self,

@@ -15,6 +15,7 @@ from numaferry.scheduler import select_destinations
 from numaferry.service.attempts import ATTEMPTS, PAUSES_S, note_attempt, worth_another_host
 from numaferry.service.discovery import look
 from numaferry.service.driving import Watch, left_by, name_of, running_controller, takeable, watched_engine
+from numaferry.service.estimates import refuse_endless
 from numaferry.service.following import follow, refuse_unfinished
 from numaferry.service.hosts import refresh, try_refresh
 from numaferry.service.instances import migration_line
@@ -96,6 +97,7 @@ def migrate(
         check_can_live_migrate_source(seen, instance, ledger.ledger_id, force=force),
         f"{instance.name} can't leave {instance.host}",
     )
+    refuse_endless(ledger, reach, instance, dest, policy=chosen, watch=watch)
     if dest is not None:
         _refresh_dest(ledger, reach, dest)
     for record in ledger.hosts():

@@ -49,6 +49,7 @@ class PolicyTable(BaseModel):
     completion_timeout_s_per_gib: Count | None = None
     on_timeout: Literal["abort", "post-copy", "pause"] | None = None
     stall_timeout_s: Count | None = None
+    on_no_convergence: Literal["ignore", "warn", "refuse"] | None = None
 
     def wish(self) -> PolicyWish:
         """Return what is said."""

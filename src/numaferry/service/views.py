@@ -283,6 +283,41 @@ class Plan:
 
 
 @attrs.frozen(slots=True)
+class EstimateShow:
+    """How a migration is expected to go; nothing was touched. What can't be known is None, and `notes` say why."""
+
+    instance: str
+    instance_uuid: str
+    source: str
+    #: "" where the way to any host is meant.
+    dest: str
+    memory_kib: int
+    to_send_bytes: int
+    #: What the guest dirties per second as long as it is other memory, and how much it keeps writing to.
+    dirty_bps: int
+    hot_bytes: int
+    #: (seconds, bytes dirtied within them) as measured.
+    samples: tuple[tuple[float, int], ...]
+    bandwidth_bps: int | None
+    bandwidth_basis: str
+    converges: bool | None
+    #: switched, post-copy, paused at the timeout, aborted at the timeout, never; "" where nothing can be said.
+    ending: str
+    duration_s: float | None
+    downtime_ms: int
+    passes: int
+    #: Percent of its CPU time that auto-converge takes from the guest in the end.
+    throttle: int
+    #: What dividing memory by bandwidth says.
+    naive_s: float | None
+    #: The verdict in one sentence.
+    sentence: str
+    #: What would make it end, where it does not: options of `migrate`.
+    remedies: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@attrs.frozen(slots=True)
 class Recovered:
     """What became of one migration at `migration recover`."""
 

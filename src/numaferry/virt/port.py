@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         HostFacts,
         Instance,
         JobInfo,
+        MemoryLook,
         MigrateCall,
         Ownership,
         ThreadMasks,
@@ -71,6 +72,14 @@ class Hypervisor(Protocol):
 
     def thread_masks(self, uuid: str) -> ThreadMasks:
         """Return the affinity masks of a running domain's threads as the kernel has them. Raises NotFound."""
+        ...
+
+    def look_at_memory(self, uuid: str, periods_s: Sequence[int]) -> MemoryLook:
+        """Measure how much of a running guest's memory is dirtied, for each of these periods, one after another.
+
+        Takes as long as they are together and leaves the guest alone: only a sample of its pages is read. Never while
+        a job runs on it. Raises NotFound; HypervisorError for a domain that is off, or while another measures.
+        """
         ...
 
     def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:

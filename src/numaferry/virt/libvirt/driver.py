@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from numaferry.errors import HypervisorError, NotFound
-from numaferry.virt.libvirt import discovery, domains, jobs, pins, vif
+from numaferry.model import MemoryLook
+from numaferry.virt.libvirt import dirtying, discovery, domains, jobs, pins, vif
 from numaferry.virt.libvirt.connection import CALL_TIMEOUT_S, Connection, HostConnections, libvirt
 from numaferry.virt.port import ClosesOnExit
 
@@ -96,6 +97,13 @@ class LibvirtHypervisor(ClosesOnExit):
     def thread_masks(self, uuid: str) -> ThreadMasks:
         """Return the kernel's affinity masks of a running domain's vCPU and IO threads."""
         return self._on(self._connections.main, "thread_masks", uuid, pins.read_masks)
+
+    def look_at_memory(self, uuid: str, periods_s: Sequence[int]) -> MemoryLook:
+        """Measure how much of a running guest's memory is dirtied within each of these periods."""
+        resident = self._on(self._connections.main, "memory", uuid, dirtying.resident_bytes)
+        return MemoryLook(
+            resident, tuple(dirtying.measure(self._connections.main, uuid, period_s) for period_s in periods_s)
+        )
 
     def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:
         """Return one sentence for each link that is missing or down here."""

@@ -6,13 +6,24 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from numaferry.errors import HostUnreachable, HypervisorError, NotFound
-from numaferry.model import DomainSeen, DomainState, HostFacts, JobInfo, ThreadMasks, VifKind, XmlKind
+from numaferry.model import (
+    DirtySample,
+    DomainSeen,
+    DomainState,
+    HostFacts,
+    JobInfo,
+    MemoryLook,
+    ThreadMasks,
+    VifKind,
+    XmlKind,
+)
 from numaferry.virt.libvirt.capabilities import with_free_pages
 from numaferry.virt.links import link_reason
 from numaferry.virt.ownership import manager_of, read_ownership, with_ownership
 from numaferry.virt.port import ClosesOnExit
 from numaferry.virt.simulated import guest_xml
 from numaferry.virt.simulated.faults import ClientDied, Event
+from numaferry.virt.simulated.guest_xml import read_config
 from numaferry.virt.simulated.job import BUSY, MigrationJob
 
 if TYPE_CHECKING:
@@ -137,6 +148,21 @@ class SimulatedHypervisor(ClosesOnExit):
             return domain.masks
 
         return self._call("thread_masks", read, uuid)
+
+    def look_at_memory(self, uuid: str, periods_s: Sequence[int]) -> MemoryLook:
+        """Let the fleet's clock run as long; what the guest dirties is a line up to all of its memory."""
+
+        def look() -> tuple[int, int]:
+            domain = self._find(uuid)
+            if not domain.state.active:
+                raise self._refuse("Requested operation is not valid: domain is not running")
+            memory = read_config(domain.live or "").memory_kib * 1024
+            return memory, (self._fleet.dirty_mib_s.get(uuid, 0) << 20 if domain.running else 0)
+
+        memory, bps = self._call("look_at_memory", look, uuid)
+        for period_s in periods_s:
+            self._fleet.advance(period_s)
+        return MemoryLook(memory, tuple(DirtySample(float(one), min(memory, bps * one)) for one in periods_s))
 
     def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:
         """Return one sentence for each link that is missing or down here."""

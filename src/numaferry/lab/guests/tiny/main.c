@@ -1,8 +1,9 @@
 /* The tiny guest: counts aloud ten times per second of guest time, watches its memory, and broadcasts.
 
    Serial lines (read by numaferry.lab.guests.serial_watch): START, NIC, READY, DIRTY, `C <counter>`, CORRUPT, FAULT.
-   Kernel command line: dirty=<MiB per tick>, check=<MiB per tick>. At run time a digit, from the serial line or the
-   keyboard (virDomainSendKey), sets the dirtying: 0 stops it, n means 2^(n-1) MiB per tick. */
+   Kernel command line: dirty=<MiB per tick>, hot=<MiB that are dirtied, 0: all>, check=<MiB
+   per tick>. At run time a digit, from the serial line or the keyboard (virDomainSendKey), sets the dirtying: 0 stops
+   it, n means 2^(n-1) MiB per tick. */
 #include "tiny.h"
 
 #define ARENA_FIRST 0x400000u /* above this image and what the loader put behind it */
@@ -41,7 +42,7 @@ void tiny_main(const u32 *multiboot) {
     u32 end = 0x100000 + multiboot[2] * 1024;
     u32 dirty = option(command_line, "dirty=", 0), check = option(command_line, "check=", 32);
     put("START tiny memory_kib="), put_dec(end / 1024), put(" dirty_mib="), put_dec(dirty), put("\n");
-    memory_init(ARENA_FIRST, end);
+    memory_init(ARENA_FIRST, end, option(command_line, "hot=", 0));
     net_init();
     clock_init();
     put("READY\n");

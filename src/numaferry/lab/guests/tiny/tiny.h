@@ -30,7 +30,7 @@ void wait_for_tick(void); /* returns ten times per second of guest time */
 u32 tick_percent(void);   /* how much of the present tick is over; more than 100 when late */
 
 /* memory.c */
-void memory_init(u32 first, u32 end); /* fill [first, end) with the pattern */
+void memory_init(u32 first, u32 end, u32 hot_mib); /* fill [first, end) with the pattern; of it so much is dirtied */
 void memory_dirty(u32 mib);           /* write one word in each page of the next `mib` MiB */
 void memory_check(u32 mib);           /* compare up to the next `mib` MiB, as far as the tick allows; prints CORRUPT at once */
 
