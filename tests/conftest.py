@@ -24,7 +24,22 @@ settings.load_profile("ci" if os.environ.get("CI") else "numaferry")
 
 NOT_HERE = tomllib.loads((Path(__file__).parent / "not-here.toml").read_text(encoding="utf-8"))
 REQUIRE_ALL = os.environ.get("NUMAFERRY_REQUIRE_ALL") == "1"
+#: The property under which a report carries why its test may be skipped.
+ALLOWED = "not-here"
 permitted: dict[str, str] = {}
+
+
+def pytest_collection_modifyitems(items):
+    """Let one worker have all tests of the emulated hosts, and another those of the namespaces, a file at a time.
+
+    So each worker brings up each kind of lab at most once. The faults are one group: they write one matrix.
+    """
+    for item in items:
+        if item.get_closest_marker("hosts"):
+            item.add_marker(pytest.mark.xdist_group("hosts"))
+        elif item.get_closest_marker("lab"):
+            folder = item.path.parent.name
+            item.add_marker(pytest.mark.xdist_group("faults" if folder == "faults" else f"{folder}/{item.path.name}"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -32,9 +47,9 @@ def pytest_runtest_makereport(item, call):
     """Turn a skip that nobody allowed into a failure."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
-        node = item.nodeid.split("[")[0]
+        node = item.nodeid.split("[")[0].split("@")[0]
         if node in NOT_HERE:
-            permitted[item.nodeid] = NOT_HERE[node]["reason"]
+            report.user_properties.append((ALLOWED, NOT_HERE[node]["reason"]))
         elif REQUIRE_ALL:
             report.outcome = "failed"
             report.longrepr = (
@@ -51,6 +66,13 @@ def pytest_make_collect_report(collector):
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid} skipped as a whole under NUMAFERRY_REQUIRE_ALL=1: {report.longrepr}"
     return report
+
+
+def pytest_runtest_logreport(report):
+    """Collect the skips that are allowed, also those of another process."""
+    for name, reason in report.user_properties:
+        if name == ALLOWED:
+            permitted[report.nodeid] = reason
 
 
 def pytest_terminal_summary(terminalreporter):
