@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from numaferry.errors import HypervisorError
-from numaferry.model import DomainState, MigrationPolicy, PostCopy
+from numaferry.model import DomainState, HostConfig, MigrationPolicy, PostCopy
 from real_moves import SLOW_MIB_S, call_to, in_thread, spec_on, start, until
 
 pytestmark = pytest.mark.lab
@@ -117,3 +117,24 @@ def test_expected_pause_and_total_are_told_while_it_runs(real_lab, real_hosts):
     source.abort_job(uuid)
     worker.join(30)
     assert len(errors) == 1
+
+
+def test_memory_goes_to_an_ipv6_address(real_lab, real_hosts):
+    """The address is on the destination alone, so that a copy that arrives went there; its qemu.conf says another."""
+    number = {host.name: f"fd77::{index}" for index, host in enumerate(real_lab.hosts, 1)}
+    for host in real_lab.hosts:
+        said = host.access.exec(f"ip -6 addr replace {number[host.name]}/64 dev mgmt0 nodad", 10)
+        assert said.exit_code == 0, said.output
+    source, _ = real_hosts
+    uuid = start(real_lab.hosts[0], spec_on(real_lab, real_lab.hosts[0]))
+    config = HostConfig(migration_address=number["beta"])
+    call = attrs.evolve(
+        call_to(real_lab, source, uuid, bandwidth_mib_s=64),
+        migrate_uri=config.migrate_uri,
+        listen_address=config.listen_address,
+    )
+    assert call.migrate_uri == "tcp://[fd77::2]"
+    with pytest.raises(HypervisorError):
+        source.live_migration(attrs.evolve(call, migrate_uri="tcp://[fd77::99]"))
+    worker, errors = in_thread(lambda: source.live_migration(call))
+    arrived(real_hosts, uuid, worker, errors)

@@ -89,7 +89,8 @@ def make_call(move: Move) -> MigrateCall:
     return MigrateCall(
         uuid=move.uuid,
         dest_uri=move.dest.config.peer_uri or move.dest.uri,
-        migrate_uri=_tcp(move.dest.config.migration_address),
+        migrate_uri=move.dest.config.migrate_uri,
+        listen_address=move.dest.config.listen_address,
         dest_xml=updated(XmlKind.MIGRATABLE),
         persistent_xml=updated(XmlKind.INACTIVE) if seen.persistent else None,
         policy=move.migration.policy,
@@ -105,8 +106,3 @@ def noted_ownership(move: Move) -> Ownership | None:
 def domain_type(xml: str) -> str:
     """Return "kvm" or "qemu" of a domain XML."""
     return parse_xml(xml).get("type", "kvm")
-
-
-def _tcp(address: str) -> str:
-    """Return the URI of the data connection for an address; "" lets libvirt choose."""
-    return address if not address or "://" in address else f"tcp://{address}"

@@ -132,3 +132,5 @@ class MigrateCall:
     #: None for a transient domain, which stays transient.
     persistent_xml: str | None = attrs.field(repr=False, default=None)
     policy: MigrationPolicy = attrs.field(factory=MigrationPolicy)
+    #: The destination's QEMU listens on this address alone; "": on all, or as its qemu.conf says.
+    listen_address: str = ""

@@ -6,6 +6,8 @@ The three are kept apart on purpose. `HostTopology` and `HostFacts` come from di
 
 from __future__ import annotations
 
+import ipaddress
+
 import attrs
 
 from numaferry.model.cpuset import EMPTY, CpuSet, union
@@ -128,6 +130,24 @@ class HostConfig:
     peer_uri: str = ""
     #: How migrations from this host are driven, as far as its entry says.
     migration: PolicyWish = attrs.field(factory=PolicyWish)
+
+    @property
+    def listen_address(self) -> str:
+        """Where a QEMU that arrives here listens: `migration_address` if it is a bare IP address, else ""."""
+        address = self.migration_address.removeprefix("[").removesuffix("]")
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            return ""
+        return address
+
+    @property
+    def migrate_uri(self) -> str:
+        """The URI of the data connection to here, "" where libvirt chooses; an IPv6 address has brackets (RFC 3986)."""
+        address = self.migration_address
+        if not address or "://" in address:
+            return address
+        return f"tcp://[{address}]" if address.count(":") > 1 and not address.startswith("[") else f"tcp://{address}"
 
     @property
     def migration_cpus(self) -> CpuSet:

@@ -108,7 +108,7 @@ ALLOWED = {
     "ram_allocation_ratio": "a number above 0",
     "physical_networks": 'a table such as { physnet0 = "ens4f0" }',
     "physical_network_cells": "a table of cell ids such as { physnet0 = [0, 1] }",
-    "migration_address": "an address of the host in the migration network",
+    "migration_address": 'an address or name of the host in the migration network, or a URI such as "tcp://host-a:49160"',
     "migration": "a table of a migration's policy, such as { downtime_ms = 300, auto_converge = true }",
     "peer_uri": "the libvirt URI under which other hosts reach this one",
 }

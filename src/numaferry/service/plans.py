@@ -251,7 +251,9 @@ def virsh_command(source: HostRecord, dest: HostRecord, claim: MoveClaim) -> tup
     if claim.instance.persistent:
         words += ["--persistent", "--undefinesource", "--persistent-xml", f"{name}-persistent.xml"]
     words += policy_words(claim.migration.policy)
+    if dest.config.listen_address:
+        words += ["--listen-address", dest.config.listen_address]
     words += [name, dest.config.peer_uri or dest.uri]
-    if dest.config.migration_address:
-        words.append(f"tcp://{dest.config.migration_address}")
+    if dest.config.migrate_uri:
+        words.append(dest.config.migrate_uri)
     return tuple(words)

@@ -60,6 +60,8 @@ def migrate_arguments(call: MigrateCall) -> tuple[dict[str, Any], int]:
         flags |= _FLAGS_PERSISTENT
     if call.migrate_uri:
         parameters[libvirt.VIR_MIGRATE_PARAM_URI] = call.migrate_uri
+    if call.listen_address:
+        parameters[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = call.listen_address
     chosen, more = policy_arguments(call.policy)
     return parameters | chosen, flags | more
 
