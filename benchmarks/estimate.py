@@ -44,6 +44,8 @@ FITTING, JUDGING = 6, 24
 #: Goals: median of the relative error of the duration; share of right answers whether it ends by itself.
 MOST_ERROR = 0.30
 LEAST_RIGHT = 0.90
+#: What a guest goes round in is sent within the longest pause of the policy (0.5 s), or it is not: with room between.
+FITS_S = 0.7
 #: A move that takes this many times as long as its memory by its bandwidth, and at least so long, is given up.
 PATIENCE, LEAST_PATIENCE_S = 5, 20
 SETS = {"alpha": ("0", "1"), "beta": ("1", "0")}
@@ -62,7 +64,7 @@ class Case:
     def should_end(self) -> bool:
         """Tell whether it ends by itself, by what the guest was told to do; only for choosing the cases."""
         hot_mib = self.hot_mib or self.memory_mib
-        return self.dirty_mib * 10 < self.bandwidth_mib_s or hot_mib < self.bandwidth_mib_s * 0.5
+        return self.dirty_mib * 10 < self.bandwidth_mib_s or hot_mib < self.bandwidth_mib_s * FITS_S
 
     @property
     def timeout_s(self) -> int:
