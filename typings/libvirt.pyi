@@ -15,6 +15,14 @@ VIR_ERR_ACCESS_DENIED: int
 VIR_ERR_NO_DOMAIN_METADATA: int
 VIR_ERR_NO_NETWORK: int
 VIR_ERR_INVALID_ARG: int
+VIR_ERR_NO_STORAGE_POOL: int
+VIR_ERR_NO_STORAGE_VOL: int
+VIR_ERR_SYSTEM_ERROR: int
+VIR_ERR_CPU_INCOMPATIBLE: int
+VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE: int
+VIR_CPU_COMPARE_INCOMPATIBLE: int
+VIR_CPU_COMPARE_IDENTICAL: int
+VIR_CPU_COMPARE_SUPERSET: int
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET: int
 VIR_NODE_CPU_STATS_ALL_CPUS: int
 VIR_DOMAIN_XML_SECURE: int
@@ -57,6 +65,7 @@ VIR_MIGRATE_PARAM_BANDWIDTH: str
 class libvirtError(Exception):  # noqa: N801  (the bindings' name)
     def get_error_code(self) -> int: ...
     def get_error_message(self) -> str: ...
+    def get_int1(self) -> int: ...
 
 class virNodeDevice:  # noqa: N801  (the bindings' name)
     def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
@@ -67,6 +76,13 @@ class virInterface:  # noqa: N801  (the bindings' name)
 
 class virNetwork:  # noqa: N801  (the bindings' name)
     def isActive(self) -> int: ...  # noqa: N802
+
+class virStorageVol:  # noqa: N801  (the bindings' name)
+    def name(self) -> str: ...
+
+class virStoragePool:  # noqa: N801  (the bindings' name)
+    def isActive(self) -> int: ...  # noqa: N802
+    def storageVolLookupByName(self, name: str) -> virStorageVol: ...  # noqa: N802
 
 class virDomain:  # noqa: N801  (the bindings' name)
     def snapshotNum(self, flags: int = 0) -> int: ...  # noqa: N802
@@ -111,6 +127,25 @@ class virConnect:  # noqa: N801  (the bindings' name)
     def listAllDevices(self, flags: int = 0) -> list[virNodeDevice]: ...  # noqa: N802
     def lookupByUUIDString(self, uuidstr: str) -> virDomain: ...  # noqa: N802
     def networkLookupByName(self, name: str) -> virNetwork: ...  # noqa: N802
+    def storagePoolLookupByName(self, name: str) -> virStoragePool: ...  # noqa: N802
+    # None: the one that libvirt would take by itself
+    def getDomainCapabilities(  # noqa: N802
+        self,
+        emulatorbin: str | None = None,
+        arch: str | None = None,
+        machine: str | None = None,
+        virttype: str | None = None,
+        flags: int = 0,
+    ) -> str: ...
+    def compareHypervisorCPU(  # noqa: N802
+        self,
+        emulator: str | None,
+        arch: str | None,
+        machine: str | None,
+        virttype: str | None,
+        xmlCPU: str,  # noqa: N803
+        flags: int = 0,
+    ) -> int: ...
 
 def open(name: str | None = None) -> virConnect: ...  # noqa: A001
 def registerErrorHandler(f: Callable[[Any, Any], None], ctx: Any) -> int: ...  # noqa: N802

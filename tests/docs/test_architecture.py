@@ -38,6 +38,7 @@ def test_nothing_of_ours_can_end_a_guest():
     methods = {name for name in vars(Hypervisor) if not name.startswith("_")}
     assert methods == {
         *("uri", "facts", "free_pages", "domains", "domain", "domain_xml", "thread_masks", "check_vifs"),
+        "guest_support",
         *("same_connection", "close"),
         *("set_ownership", "set_pins", "plug_vifs", "unplug_vifs"),
         *("live_migration", "job", "completed_job", "abort_job", "resume"),

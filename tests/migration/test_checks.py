@@ -14,6 +14,7 @@ from numaferry.migration.checks import (
 )
 from numaferry.migration.devices import RULES, check_devices
 from numaferry.migration.outcome import Check, Outcome
+from numaferry.migration.start_checks import StartAsked
 from numaferry.model import (
     CpuSet,
     DomainSeen,
@@ -29,6 +30,7 @@ from numaferry.model import (
     NumaRequest,
     Ownership,
     PagePool,
+    StartNeeds,
 )
 
 GUEST = Instance("u-1", "db1", "alpha", Flavor("f", 1, 64), NumaRequest(1, 65536))
@@ -61,7 +63,9 @@ def failed_at_source(seen, job=None, *, force=False):
 
 
 def failed_at_dest(view, topology=TOPOLOGY, domain_type="kvm"):
-    checks = check_can_live_migrate_destination(view, GUEST, facts("h-1"), domain_type, topology)
+    checks = check_can_live_migrate_destination(
+        view, GUEST, facts("h-1"), StartAsked(StartNeeds(domain_type)), topology
+    )
     return {check.name for check in failures(checks)}
 
 
@@ -132,7 +136,7 @@ def test_a_claim_on_cells_and_cpus_that_have_gone_is_refused():
 
 
 def test_pages_are_counted_per_cell_of_the_claim_in_a_sentence_with_numbers():
-    checks = check_can_live_migrate_destination(dest(free=31), GUEST, facts("h-1"), "kvm", TOPOLOGY)
+    checks = check_can_live_migrate_destination(dest(free=31), GUEST, facts("h-1"), StartAsked(StartNeeds()), TOPOLOGY)
     [check] = failures(checks)
     assert check.reason == "cell 1 of beta has 31 free pages of 2048 KiB, the claim needs 32"
 

@@ -13,11 +13,11 @@ from numaferry.migration.checks import (
     check_can_live_migrate_source,
     look_at_dest,
     look_at_source,
+    look_at_start,
     refuse,
 )
 from numaferry.migration.pages import dump_pages
 from numaferry.model import MigrateCall, Ownership, XmlKind
-from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.domain_xml import get_updated_guest_xml
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ FORCE, OWNERSHIP, PAGES_BEFORE = "force", "source_ownership", "dest_free_pages_b
 def check_destination(move: Move) -> None:
     """Check the claimed host once more, its free pages against the very cells of the claim; raises CheckFailed."""
     mutated = move.mutated
-    view = look_at_dest(move.dest.name, move.dest_host, mutated.vifs)
-    kind = domain_type(move.source_host.domain_xml(move.uuid, XmlKind.LIVE))
-    checks = check_can_live_migrate_destination(view, mutated, move.source.facts, kind, mutated.numa_topology)
+    asked = look_at_start(move.source_host, move.uuid)
+    view = look_at_dest(move.dest.name, move.dest_host, mutated.vifs, asked)
+    checks = check_can_live_migrate_destination(view, mutated, move.source.facts, asked, mutated.numa_topology)
     refuse(checks, f"{move.instance.name} can't go to {move.dest.name}")
 
 
@@ -101,8 +101,3 @@ def noted_ownership(move: Move) -> Ownership | None:
     """Return the mark that the source's domain bore before the move."""
     text = move.memo(OWNERSHIP)
     return Ownership(**json.loads(text)) if text else None
-
-
-def domain_type(xml: str) -> str:
-    """Return "kvm" or "qemu" of a domain XML."""
-    return parse_xml(xml).get("type", "kvm")

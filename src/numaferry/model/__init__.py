@@ -54,6 +54,7 @@ from numaferry.model.passes import Passes
 from numaferry.model.placement import Misfit, Placement, Shortage
 from numaferry.model.policy import MigrationPolicy, OnNoConvergence, OnTimeout, PolicyWish, PostCopy, policy_of
 from numaferry.model.queue import Limits, Wait
+from numaferry.model.support import NOT_ASKED, NOT_TOLD, YES, Answer, GuestSupport, HostCpu, Said, StartNeeds
 
 __all__ = [
     "BASE_PAGE_SIZE_KIB",
@@ -61,6 +62,10 @@ __all__ = [
     "IN_PROGRESS",
     "METADATA_PREFIX",
     "METADATA_URI",
+    "NOT_ASKED",
+    "NOT_TOLD",
+    "YES",
+    "Answer",
     "CellRequest",
     "CellState",
     "CpuSet",
@@ -68,8 +73,10 @@ __all__ = [
     "DomainSeen",
     "DomainState",
     "Flavor",
+    "GuestSupport",
     "HostCell",
     "HostConfig",
+    "HostCpu",
     "HostFacts",
     "HostLimits",
     "HostState",
@@ -103,7 +110,9 @@ __all__ = [
     "PostCopy",
     "Promise",
     "ReservedPages",
+    "Said",
     "Shortage",
+    "StartNeeds",
     "ThreadMasks",
     "Vif",
     "VifKind",

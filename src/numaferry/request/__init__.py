@@ -7,6 +7,7 @@ from numaferry.request.cpu_topology import CpuTopology, get_best_cpu_topology
 from numaferry.request.domain import parse_domain
 from numaferry.request.flavors import derive_flavor
 from numaferry.request.needs import DomainNeeds, GuestCell, MemoryBinding, VcpuSched
+from numaferry.request.start_needs import start_needs
 
 __all__ = [
     "Adoption",
@@ -22,4 +23,5 @@ __all__ = [
     "get_best_cpu_topology",
     "numa_get_constraints",
     "parse_domain",
+    "start_needs",
 ]

@@ -87,16 +87,15 @@ def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[
 def _passing(copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...]) -> tuple[str, ...]:
     """Return the candidates that pass the destination's checks, as the engine's shortlist does."""
     source = copy.host(instance.host)
-    domain = reach(source.uri).domain(instance.uuid)
-    kind = parse_domain(domain.xml).domain_type if domain else "kvm"
+    asked = reads.look_at_start(reach(source.uri), instance.uuid)
     passed = []
     for name in chosen:
         record = copy.host(name)
         try:
-            view = reads.look_at_dest(name, reach(record.uri), _links(instance, source, record))
+            view = reads.look_at_dest(name, reach(record.uri), _links(instance, source, record), asked)
         except (HostError, CheckFailed):
             continue
-        if not reads.failures(reads.check_can_live_migrate_destination(view, instance, source.facts, kind)):
+        if not reads.failures(reads.check_can_live_migrate_destination(view, instance, source.facts, asked)):
             passed.append(name)
     return tuple(passed)
 
@@ -172,6 +171,7 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         config=source.config,
         online=source.facts.topology.cpus,
     )
+    asked = reads.look_at_start(from_host, claim.instance.uuid)
     arrival = steal_on_arrival(mutated, policy, host=dest.name, facts=dest.facts, config=dest.config)
     looked = (
         *reads.check_can_live_migrate_source(
@@ -181,10 +181,10 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
             force=force,
         ),
         *reads.check_can_live_migrate_destination(
-            reads.look_at_dest(dest.name, to_host, mutated.vifs),
+            reads.look_at_dest(dest.name, to_host, mutated.vifs, asked),
             claim.instance,
             source.facts,
-            parse_domain(live).domain_type,
+            asked,
             mutated.numa_topology,
         ),
     )

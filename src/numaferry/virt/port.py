@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from numaferry.model import (
         CpuSet,
         DomainSeen,
+        GuestSupport,
         HostFacts,
         Instance,
         JobInfo,
         MemoryLook,
         MigrateCall,
         Ownership,
+        StartNeeds,
         ThreadMasks,
         Vif,
         XmlKind,
@@ -84,6 +86,13 @@ class Hypervisor(Protocol):
 
     def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:
         """Return one sentence for each link that is missing or down here; empty means all are there."""
+        ...
+
+    def guest_support(self, needs: StartNeeds) -> GuestSupport:
+        """Ask this host's libvirt whether it could start such a guest; nothing is started.
+
+        What it can't tell is an answer too, not an error: HypervisorError only where the whole look was refused.
+        """
         ...
 
     def plug_vifs(self, instance: Instance) -> None:

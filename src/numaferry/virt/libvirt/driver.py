@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from numaferry.errors import HypervisorError, NotFound
 from numaferry.model import MemoryLook
-from numaferry.virt.libvirt import dirtying, discovery, domains, jobs, pins, vif
+from numaferry.virt.libvirt import dirtying, discovery, domains, jobs, pins, support, vif
 from numaferry.virt.libvirt.connection import CALL_TIMEOUT_S, Connection, HostConnections, libvirt
 from numaferry.virt.port import ClosesOnExit
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from numaferry.model import (
         CpuSet,
         DomainSeen,
+        GuestSupport,
         HostFacts,
         Instance,
         JobInfo,
         MigrateCall,
         Ownership,
+        StartNeeds,
         ThreadMasks,
         Vif,
         XmlKind,
@@ -108,6 +110,10 @@ class LibvirtHypervisor(ClosesOnExit):
     def check_vifs(self, vifs: Sequence[Vif]) -> tuple[str, ...]:
         """Return one sentence for each link that is missing or down here."""
         return self._connections.main.call(lambda opened: vif.missing_links(opened, vifs), what="check_vifs")
+
+    def guest_support(self, needs: StartNeeds) -> GuestSupport:
+        """Ask whether this libvirt could start such a guest."""
+        return self._connections.main.call(lambda opened: support.read_support(opened, needs), what="guest_support")
 
     # writing
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from numaferry.model import CpuSet, Instance, MigrateCall, Ownership, Vif
+    from numaferry.model import CpuSet, GuestSupport, Instance, MigrateCall, Ownership, StartNeeds, Vif
     from numaferry.virt.simulated.fleet import Fleet
     from numaferry.virt.simulated.host import SimDomain, SimHost
 
@@ -176,6 +176,10 @@ class SimulatedHypervisor(ClosesOnExit):
             known = vif.source_dev in self._host.networks
             return "" if known else f"NIC {vif.mac}: libvirt network {vif.source_dev} does not exist"
         return "" if vif.kind is VifKind.OTHER else link_reason(vif, self._host.links)
+
+    def guest_support(self, needs: StartNeeds) -> GuestSupport:
+        """Say what the host was built to say, and of each volume whether its pool is there."""
+        return self._call("guest_support", lambda: self._host.supports(needs))
 
     # writing
 
