@@ -174,7 +174,8 @@ TOUCHED = {
     "launch-security": "<launchSecurity type='sev'/>",
     "transient-disk": "<devices><disk type='network'><source/><transient/></disk></devices>",
     "invtsc": "<cpu><feature name='invtsc' policy='require'/></cpu>",
-    "host-passthrough": "<cpu mode='host-passthrough'/>",
+    "block-job": "<devices><disk type='network'><source/><mirror type='file' job='copy'/></disk></devices>",
+    "slirp": "<devices><interface type='user'/></devices>",
     "serial-log": "<devices><serial type='file'/></devices>",
 }
 

@@ -7,12 +7,13 @@ pages can be held against the very cells of the claim.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from numaferry.errors import CheckFailed, Conflict, NotManaged
 from numaferry.migration.devices import check_devices
+from numaferry.migration.known_bad import check_versions
 from numaferry.migration.outcome import Check, Outcome
 from numaferry.migration.pages import pages_claimed
 from numaferry.migration.start_checks import StartAsked, check_start
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
 #: Their failure means that somebody else owns the guest, which is another error than a check.
 OWNERSHIP = "ownership"
 MANAGER = "manager"
+
+
+#: libvirt keeps these to itself until the job starts (qemuMigrationSrcIsAllowed); `start_errors` knows its words then.
+AT_START: Final = Check(
+    "at-start",
+    Outcome.UNKNOWN,
+    "told only when the job starts: whether the guest ends with the client that started it (auto-destroy), blockers of "
+    "QEMU's own, block jobs that its XML does not show",
+)
 
 
 @attrs.frozen(slots=True)
@@ -104,6 +114,7 @@ def check_can_live_migrate_source(
         _ownership(domain, ledger_id),
         *check_devices(domain.xml),
         _snapshots(domain),
+        AT_START,
     )
 
 
@@ -120,6 +131,7 @@ def check_can_live_migrate_destination(
         _not_there(view, instance),
         _version("libvirt", view, source_facts.libvirt_version, view.facts.libvirt_version),
         _version("QEMU", view, source_facts.hypervisor_version, view.facts.hypervisor_version),
+        *check_versions(asked.needs, source_facts, view.facts),
         _domain_type(view, asked.needs.domain_type),
         *check_start(asked, view.support, view.host, source_qemu=source_facts.hypervisor_version),
         _links(view),

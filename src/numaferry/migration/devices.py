@@ -86,10 +86,16 @@ RULES: Final[tuple[DeviceRule, ...]] = (
         "the CPU has invtsc without a fixed TSC frequency, which QEMU can't move",
     ),
     DeviceRule(
-        "host-passthrough",
-        "cpu[@mode='host-passthrough']",
+        "block-job",
+        "devices/disk[mirror]",
+        Outcome.FAILS,
+        "{n} disk(s) are being copied or committed by a block job, during which libvirt moves no guest",
+    ),
+    DeviceRule(
+        "slirp",
+        "devices/interface[@type='user']",
         Outcome.UNKNOWN,
-        "the CPU is passed through: it moves only between equal CPUs, which libvirt does not compare for this mode",
+        "{n} NIC(s) of type user: libvirt refuses a slirp-helper that can't move, and open connections are lost",
     ),
     DeviceRule(
         "serial-log",
