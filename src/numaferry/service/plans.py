@@ -17,6 +17,7 @@ from numaferry.ledger.hosts import UNREACHABLE
 from numaferry.migration import checks as reads
 from numaferry.migration.emulator import place_threads, steal_on_arrival
 from numaferry.migration.links import dest_vifs
+from numaferry.migration.policy_checks import check_policy
 from numaferry.model import EMPTY, IN_PROGRESS, PolicyWish, PostCopy, XmlKind, mutated_migration_context
 from numaferry.request import parse_domain
 from numaferry.scheduler import select_destinations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numaferry.ledger import HostRecord, MoveClaim
     from numaferry.migration.emulator import Placing
+    from numaferry.migration.outcome import Check
     from numaferry.model import Instance, MigrationPolicy, Misfit, Vif
     from numaferry.service.discovery import Reach
     from numaferry.virt.port import Hypervisor
@@ -69,12 +71,13 @@ def plan(
         chosen = select_destinations(copy, instance, dest=dest)
         if not chosen:
             raise _nowhere(instance, dest, chosen.misfits)
-        passed = _passing(copy, reach, instance, chosen)
+        asked = resolve(copy, instance, policy or PolicyWish())
+        passed = _passing(copy, reach, instance, chosen, asked)
         claim = copy.live_migration_claim(
             instance.uuid,
             passed or chosen[:1],
             vifs=lambda record: _links(instance, source, record),
-            policy=resolve(copy, instance, policy or PolicyWish()),
+            policy=asked,
         )
         return _planned(copy, reach, claim, tuple(notes), force=force)
 
@@ -84,7 +87,9 @@ def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[
     return dest_vifs(instance.vifs, source.config, record.name, record.config)
 
 
-def _passing(copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...]) -> tuple[str, ...]:
+def _passing(
+    copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...], policy: MigrationPolicy
+) -> tuple[str, ...]:
     """Return the candidates that pass the destination's checks, as the engine's shortlist does."""
     source = copy.host(instance.host)
     asked = reads.look_at_start(reach(source.uri), instance.uuid)
@@ -95,7 +100,11 @@ def _passing(copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, 
             view = reads.look_at_dest(name, reach(record.uri), _links(instance, source, record), asked)
         except (HostError, CheckFailed):
             continue
-        if not reads.failures(reads.check_can_live_migrate_destination(view, instance, source.facts, asked)):
+        checks = (
+            *reads.check_can_live_migrate_destination(view, instance, source.facts, asked),
+            *check_policy(policy, source.facts, view.facts, name),
+        )
+        if not reads.failures(checks):
             passed.append(name)
     return tuple(passed)
 
@@ -171,23 +180,8 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         config=source.config,
         online=source.facts.topology.cpus,
     )
-    asked = reads.look_at_start(from_host, claim.instance.uuid)
     arrival = steal_on_arrival(mutated, policy, host=dest.name, facts=dest.facts, config=dest.config)
-    looked = (
-        *reads.check_can_live_migrate_source(
-            reads.look_at_source(source.name, from_host, claim.instance.uuid),
-            claim.instance,
-            copy.ledger_id,
-            force=force,
-        ),
-        *reads.check_can_live_migrate_destination(
-            reads.look_at_dest(dest.name, to_host, mutated.vifs, asked),
-            claim.instance,
-            source.facts,
-            asked,
-            mutated.numa_topology,
-        ),
-    )
+    looked = _looked(copy, (from_host, to_host), claim, mutated, force=force)
     return Plan(
         instance=claim.instance.name,
         instance_uuid=claim.instance.uuid,
@@ -201,6 +195,22 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         virsh=virsh_command(source, dest, claim),
         virsh_pins=_pin_commands(placing, mutated, source, dest),
         notes=(*notes, *filter(None, (placing.sentence, arrival))),
+    )
+
+
+def _looked(
+    copy: Ledger, hosts: tuple[Hypervisor, Hypervisor], claim: MoveClaim, mutated: Instance, *, force: bool
+) -> tuple[Check, ...]:
+    """Return every check that the migration of a claim would make, on source and destination."""
+    source, dest = copy.host(claim.migration.source), copy.host(claim.migration.dest)
+    from_host, to_host = hosts
+    asked = reads.look_at_start(from_host, claim.instance.uuid)
+    here = reads.look_at_source(source.name, from_host, claim.instance.uuid)
+    there = reads.look_at_dest(dest.name, to_host, mutated.vifs, asked)
+    return (
+        *reads.check_can_live_migrate_source(here, claim.instance, copy.ledger_id, force=force),
+        *reads.check_can_live_migrate_destination(there, claim.instance, source.facts, asked, mutated.numa_topology),
+        *check_policy(claim.migration.policy, source.facts, there.facts, dest.name),
     )
 
 
