@@ -42,7 +42,11 @@ START_ERRORS: Final = (
         "disk-cache", r"disks use cache other than none", "give the disk cache none, or the source QEMU 4.0 or newer"
     ),
     StartError("disks", r"without shared storage is unsafe|Cannot access storage file", "the disk has to be on both"),
-    StartError("image-lock", r'Failed to get "?(shared )?"?write"? lock', "another process has the image open"),
+    StartError(
+        "image-lock",
+        r"Failed to get .*lock|lock driver .* different",
+        "another process has the image open, or the hosts have different lock managers",
+    ),
     StartError("volumes", r"[Ss]torage (pool|vol)", "define and start the pool on the destination"),
     StartError(
         "links",
