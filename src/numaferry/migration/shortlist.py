@@ -13,6 +13,8 @@ from numaferry.migration.checks import (
     look_at_source,
     refuse,
 )
+from numaferry.migration.disks import check_disks
+from numaferry.migration.images import look_at_disks, look_there
 from numaferry.migration.links import dest_vifs
 from numaferry.migration.policy_checks import check_policy
 from numaferry.migration.prepare import FORCE, domain_type
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numaferry.ledger import HostRecord
+    from numaferry.migration.disks import DisksView
     from numaferry.migration.move import Tools
     from numaferry.model import Instance, Migration, MigrationPolicy, Vif
 
@@ -31,10 +34,11 @@ SHORTLIST: Final = 5
 
 
 class _Asked(NamedTuple):
-    """What a destination has to be able to do: run a guest of this type, and what the policy asks for."""
+    """What a destination has to be able to do: run a guest of this type with its disks, and what the policy asks."""
 
     kind: str
     policy: MigrationPolicy
+    disks: DisksView
 
 
 def choose_and_claim(
@@ -53,11 +57,11 @@ def choose_and_claim(
     Raises as `MigrationEngine.start` says, and nothing is claimed then.
     """
     source = tools.ledger.host(instance.host)
-    kind = _check_guest(tools, source, instance, force=force)
+    kind, disks = _check_guest(tools, source, instance, force=force)
     candidates = select_destinations(tools.ledger, instance, dest=dest, avoid=avoid)
     if not candidates:
         raise _no_fit(instance, candidates.misfits)
-    passed = _shortlist(tools, source, instance, candidates, _Asked(kind, policy))
+    passed = _shortlist(tools, source, instance, candidates, _Asked(kind, policy, disks))
     return tools.ledger.live_migration_claim(
         instance.uuid,
         passed,
@@ -70,13 +74,14 @@ def choose_and_claim(
     ).migration
 
 
-def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force: bool) -> str:
-    """Check the guest where it is; returns its domain type. Raises CheckFailed, Conflict, NotManaged."""
+def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force: bool) -> tuple[str, DisksView]:
+    """Check the guest where it is; returns its domain type and disks. Raises CheckFailed, Conflict, NotManaged."""
     with closing(tools.connect(source)) as hypervisor:
         view = look_at_source(source.name, hypervisor, instance.uuid)
-    checks = check_can_live_migrate_source(view, instance, tools.ledger.ledger_id, force=force)
-    refuse(checks, f"{instance.name} can't leave {source.name}")
-    return domain_type(view.domain.xml) if view.domain else "kvm"
+        checks = check_can_live_migrate_source(view, instance, tools.ledger.ledger_id, force=force)
+        refuse(checks, f"{instance.name} can't leave {source.name}")
+        xml = view.domain.xml if view.domain else "<domain/>"
+        return domain_type(xml), look_at_disks(source.name, hypervisor, instance.uuid, xml)
 
 
 def _shortlist(
@@ -108,11 +113,13 @@ def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name:
     links = _links(instance, source, record)
     with closing(tools.connect(record)) as hypervisor:
         view = look_at_dest(name, hypervisor, links)
+        disks = look_there(asked.disks, name, hypervisor)
     if view.facts.booted_since(record.facts):
         # what ran there is gone and what runs there now is not known: nothing is claimed before it was looked at
         tools.audit(name)
     checks = (
         *check_can_live_migrate_destination(view, instance, source.facts, asked.kind),
+        *check_disks(disks, asked.policy),
         *check_policy(asked.policy, source.facts, view.facts, name),
     )
     refuse(checks, f"{instance.name} can't go to {name}")

@@ -52,8 +52,17 @@ from numaferry.model.migration import (
 from numaferry.model.observed import ObservedUse
 from numaferry.model.passes import Passes
 from numaferry.model.placement import Misfit, Placement, Shortage
-from numaferry.model.policy import MigrationPolicy, OnNoConvergence, OnTimeout, PolicyWish, PostCopy, policy_of
+from numaferry.model.policy import (
+    CopyStorage,
+    MigrationPolicy,
+    OnNoConvergence,
+    OnTimeout,
+    PolicyWish,
+    PostCopy,
+    policy_of,
+)
 from numaferry.model.queue import Limits, Wait
+from numaferry.model.storage import DiskImage, DiskSize, GuestDisk, HostStorage, StoragePool, Volume
 
 __all__ = [
     "BASE_PAGE_SIZE_KIB",
@@ -63,16 +72,21 @@ __all__ = [
     "METADATA_URI",
     "CellRequest",
     "CellState",
+    "CopyStorage",
     "CpuSet",
     "DirtySample",
+    "DiskImage",
+    "DiskSize",
     "DomainSeen",
     "DomainState",
     "Flavor",
+    "GuestDisk",
     "HostCell",
     "HostConfig",
     "HostFacts",
     "HostLimits",
     "HostState",
+    "HostStorage",
     "HostTopology",
     "Instance",
     "InstanceCell",
@@ -104,9 +118,11 @@ __all__ = [
     "Promise",
     "ReservedPages",
     "Shortage",
+    "StoragePool",
     "ThreadMasks",
     "Vif",
     "VifKind",
+    "Volume",
     "Wait",
     "XmlKind",
     "mutated_migration_context",

@@ -11,7 +11,9 @@ from numaferry.model import EMPTY, CpuSet, DomainState, HostTopology, ThreadMask
 from numaferry.virt.simulated.guest_xml import GuestConfig, read_config, without_id
 
 if TYPE_CHECKING:
+    from numaferry.model import StoragePool
     from numaferry.virt.simulated.guest_xml import GuestMemory
+    from numaferry.virt.simulated.storage import SimImage
 
 _HINT = "libvirt on the host says this when it starts the guest"
 
@@ -71,6 +73,9 @@ class SimHost:
     #: Set by a fault: pins are accepted and never reach the kernel.
     ignores_pins: bool = False
     next_number: int = 1
+    pools: dict[str, StoragePool] = attrs.field(factory=dict)
+    #: Disk images, by path, in a pool or not.
+    files: dict[str, SimImage] = attrs.field(factory=dict)
 
     def free_pages(self) -> dict[int, dict[int, int]]:
         """Return what the active domains and other consumers leave: cell → size in KiB → count."""
