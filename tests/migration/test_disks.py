@@ -197,6 +197,7 @@ def test_a_volume_of_a_directory_pool_is_copied_to_the_pool_of_that_name():
     xml = disk("<source pool='vms' volume='db1.img'/>", kind="volume")
     [one] = judge(view(xml, here=[pool("vms", "/a")], there=[pool("vms", "/b")]), FULL)
     assert (one.verdict, one.volume.path, one.volume.pool) == (Verdict.COPY, "/b/db1.img", "vms")
+    assert one.origin == "/a/db1.img", "what stays on the source is told by its path there"
 
 
 def test_a_proven_disk_is_never_copied_onto_itself():

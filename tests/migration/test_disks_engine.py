@@ -6,6 +6,7 @@ import re
 import pytest
 
 from numaferry.errors import CheckFailed, HypervisorError, NumaferryError
+from numaferry.migration import images
 from numaferry.migration.answers import Answer
 from numaferry.migration.images import noted
 from numaferry.migration.move import Move
@@ -267,6 +268,22 @@ def test_a_second_undo_does_not_remove_what_somebody_has_put_there_since(site, u
     with pytest.raises(NumaferryError):
         drive(site)
     assert noted(Move.load(site.engine()._tools, 1)) == ()
+
+
+def test_images_are_not_removed_under_a_job_that_has_begun_while_the_move_was_being_undone(site, uuid):
+    """A guest that arrives on a file that was removed loses its disk at its next stop."""
+    site.fleet.inject("perform", "client-dies", after_bytes=1)
+    with pytest.raises(ClientDied):
+        drive(site)
+    site.taken_over(1, "another")
+    move = Move.load(site.engine(controller="another")._tools, 1)
+    assert site.hypervisor("alpha").job(uuid) is not None
+    images.remove(move)
+    assert set(files(site, "beta")) == {VDA, VDB}
+    assert len(noted(move)) == 2, "and a later undo still knows them"
+    move.close()
+    recovered(site)
+    whole(site, uuid, moved=True)
 
 
 def test_the_answer_that_the_guest_is_gone_keeps_the_copies_since_it_may_have_run_there(site):

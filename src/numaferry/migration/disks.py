@@ -65,6 +65,8 @@ class Judgement:
     reason: str
     hint: str = ""
     volume: Volume | None = None
+    #: Where the image that is copied lies on the source.
+    origin: str = ""
 
 
 @attrs.frozen(slots=True)
@@ -188,7 +190,8 @@ def _copy(view: DisksView, disk: GuestDisk, policy: MigrationPolicy) -> Judgemen
     )
     how = f"above {volume.backing_path}" if bases else "whole"
     words = f"{disk.target} is copied {how} to {path} on {view.dest}, {_mib(size.capacity_bytes)} MiB"
-    return Judgement(disk.target, Verdict.COPY, words, volume=volume)
+    origin = _path(top, view.source_storage) or top.where
+    return Judgement(disk.target, Verdict.COPY, words, volume=volume, origin=origin)
 
 
 def _against(view: DisksView, disk: GuestDisk, path: str, policy: MigrationPolicy) -> Iterator[tuple[str, str]]:

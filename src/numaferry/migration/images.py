@@ -20,6 +20,7 @@ import attrs
 from numaferry.errors import CheckFailed, HypervisorError, NotFound
 from numaferry.migration.checks import refuse
 from numaferry.migration.disks import DisksView, Verdict, check_disks, is_untouched, judge, paths, unproven
+from numaferry.migration.evidence import DestWord, dest_word
 from numaferry.model import Volume
 from numaferry.request import guest_disks
 
@@ -36,10 +37,11 @@ COPIES, SAID, JUDGED = "disk_copies", "disks_said_shared", "disks_judged"
 
 @attrs.frozen(slots=True)
 class Copy:
-    """A disk that is copied, its image on the destination, and whether that is known to be ours."""
+    """A disk that is copied from `origin`, its image on the destination, and whether that is known to be ours."""
 
     target: str
     volume: Volume
+    origin: str
     made: bool = False
 
 
@@ -105,12 +107,20 @@ def noted(move: Move) -> tuple[Copy, ...]:
     """Return the copies that the memo names."""
     text = move.memo(COPIES)
     rows = json.loads(text) if text else []
-    return tuple(Copy(row["target"], Volume(**row["volume"]), row["made"]) for row in rows)
+    return tuple(Copy(row["target"], Volume(**row["volume"]), row["origin"], row["made"]) for row in rows)
 
 
 def remove(move: Move) -> None:
-    """Remove from the destination what this migration made there; safe to repeat, and for nothing."""
-    for copy in noted(move):
+    """Remove from the destination what this migration made there; safe to repeat, and for nothing.
+
+    A job that has begun meanwhile (a dead controller's call that waited for the domain's lock) writes to these images,
+    and its guest will live on them: they stay then, and so does the migration, which is decided anew.
+    """
+    copies = noted(move)
+    if copies and (words := _in_use(move)):
+        leave(move, words)
+        return
+    for copy in copies:
         path = copy.volume.path
         what = f"removing the copy of {copy.target} at {path} on {move.dest.name}"
         if move.tidy(what, partial(_remove, move, copy), reach=False):
@@ -118,6 +128,16 @@ def remove(move: Move) -> None:
         else:
             remedy = f"virsh -c {move.dest.uri} vol-delete {path}"
             move.commit(f"{path} stays on {move.dest.name}; if nobody needs it, remove it with: {remedy}")
+
+
+def _in_use(move: Move) -> str:
+    """Return why the images on the destination may be in use, "" where they are not."""
+    _, job, dest = move.look()
+    if job is not None and not job.completed:
+        return "since a job runs"
+    if dest_word(dest) in {DestWord.ACTIVE, DestWord.INCOMING}:
+        return f"since {move.dest.name} has the guest"
+    return ""
 
 
 def leave(move: Move, why: str) -> None:
@@ -129,7 +149,7 @@ def leave(move: Move, why: str) -> None:
 def tell_kept(move: Move) -> None:
     """Tell of the images on the source, which stay as they were at the switch."""
     if copies := noted(move):
-        named = ", ".join(f"{copy.volume.path} ({copy.target})" for copy in copies)
+        named = ", ".join(f"{copy.origin} ({copy.target})" for copy in copies)
         remedy = f"virsh -c {move.source.uri} vol-delete PATH"
         move.commit(
             f"the disk images on {move.source.name} stay as they were at the switch: {named}; when "
@@ -141,7 +161,7 @@ def _note(move: Move, view: DisksView) -> None:
     policy = move.migration.policy
     refuse(check_disks(view, policy), f"the disks of {move.instance.name} can't go to {move.dest.name}")
     judged = judge(view, policy)
-    copies = [Copy(one.target, one.volume) for one in judged if one.volume is not None]
+    copies = [Copy(one.target, one.volume, one.origin) for one in judged if one.volume is not None]
     said = [one.target for one in judged if one.verdict is Verdict.SAID]
     if not copies and not said:
         return
