@@ -314,13 +314,10 @@ def test_a_disk_that_is_not_shared_and_said_to_be_is_what_libvirt_would_show_as_
 
 
 def test_a_job_whose_undo_can_t_remove_an_image_tells_its_path(site, uuid):
-    def struck(_migration, job):
-        if job is not None:
-            site.fleet.inject("call.delete_volume", "refuse", host="beta", times=4)
-
+    site.fleet.inject("call.delete_volume", "refuse", host="beta", times=4)
     site.fleet.inject_named("aborted")
     with pytest.raises(NumaferryError):
-        drive(site, on_progress=struck)
+        drive(site)
     site.settled(uuid, moved=False)
     assert f"removing the copy of vda at {VDA} on beta did not work" in "\n".join(site.sentences())
     stays = [one for one in site.sentences() if one.startswith(f"{VDA} stays on beta")]
