@@ -28,6 +28,7 @@ READING = {
     *("uri", "facts", "free_pages", "domains", "domain", "domain_xml", "thread_masks", "check_vifs"),
     *("guest_support", "look_at_memory"),
     *("job", "completed_job", "same_connection", "close"),
+    *("look_at_memory", "storage", "disk_sizes"),
 }
 
 

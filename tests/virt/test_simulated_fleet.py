@@ -19,6 +19,7 @@ from numaferry.model import (
     MigrationPolicy,
     Ownership,
     Said,
+    StoragePool,
     Vif,
     VifKind,
     XmlKind,
@@ -410,7 +411,7 @@ def test_what_a_host_says_no_to_does_not_start_there(fleet):
     assert [answer.said for answer in fleet.hypervisor("a").guest_support(needs).volumes] == [Said.NO]
     with pytest.raises(HypervisorError, match="no storage pool with matching name 'fast'"):
         fleet.start_guest("a", xml)
-    host.pools["fast"] = True
+    host.pools["fast"] = StoragePool("fast", "dir", "/fast", ())
     fleet.start_guest("a", xml)
     host.support = attrs.evolve(host.support, cpu=Answer(Said.NO, "missing features: avx512f"))
     with pytest.raises(HypervisorError, match="missing features: avx512f"):

@@ -159,7 +159,8 @@ def refuse(checks: Iterable[Check], what: str) -> None:
         raise Conflict(message, hint="use that ledger, or take the guest over from it", code="foreign-ledger")
     if MANAGER in names:
         raise NotManaged(message, hint="move it with its own cloud, or force it: the cloud would not know")
-    raise CheckFailed(message, hint="mend what is named, then try again; nothing was touched")
+    hints = [check.hint for check in failed if check.hint]
+    raise CheckFailed(message, hint=hints[0] if hints else "mend what is named, then try again; nothing was touched")
 
 
 def _running(host: str, domain: DomainSeen) -> Check:

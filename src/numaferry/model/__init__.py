@@ -52,8 +52,17 @@ from numaferry.model.migration import (
 from numaferry.model.observed import ObservedUse
 from numaferry.model.passes import Passes
 from numaferry.model.placement import Misfit, Placement, Shortage
-from numaferry.model.policy import MigrationPolicy, OnNoConvergence, OnTimeout, PolicyWish, PostCopy, policy_of
+from numaferry.model.policy import (
+    CopyStorage,
+    MigrationPolicy,
+    OnNoConvergence,
+    OnTimeout,
+    PolicyWish,
+    PostCopy,
+    policy_of,
+)
 from numaferry.model.queue import Limits, Wait
+from numaferry.model.storage import DiskImage, DiskSize, GuestDisk, HostStorage, StoragePool, Volume
 from numaferry.model.support import NOT_ASKED, NOT_TOLD, YES, Answer, GuestSupport, HostCpu, Said, StartNeeds
 
 __all__ = [
@@ -68,11 +77,15 @@ __all__ = [
     "Answer",
     "CellRequest",
     "CellState",
+    "CopyStorage",
     "CpuSet",
     "DirtySample",
+    "DiskImage",
+    "DiskSize",
     "DomainSeen",
     "DomainState",
     "Flavor",
+    "GuestDisk",
     "GuestSupport",
     "HostCell",
     "HostConfig",
@@ -80,6 +93,7 @@ __all__ = [
     "HostFacts",
     "HostLimits",
     "HostState",
+    "HostStorage",
     "HostTopology",
     "Instance",
     "InstanceCell",
@@ -113,9 +127,11 @@ __all__ = [
     "Said",
     "Shortage",
     "StartNeeds",
+    "StoragePool",
     "ThreadMasks",
     "Vif",
     "VifKind",
+    "Volume",
     "Wait",
     "XmlKind",
     "mutated_migration_context",

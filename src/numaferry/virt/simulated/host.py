@@ -23,7 +23,9 @@ from numaferry.request import start_needs
 from numaferry.virt.simulated.guest_xml import GuestConfig, read_config, without_id
 
 if TYPE_CHECKING:
+    from numaferry.model import StoragePool
     from numaferry.virt.simulated.guest_xml import GuestMemory
+    from numaferry.virt.simulated.storage import SimImage
 
 _HINT = "libvirt on the host says this when it starts the guest"
 
@@ -88,8 +90,11 @@ class SimHost:
     next_number: int = 1
     #: What its libvirt says of any guest that is to be started; what it says no to does not start.
     support: GuestSupport = ABLE
-    #: Storage pools: name → active; every volume that is asked for is in them.
-    pools: dict[str, bool] = attrs.field(factory=dict)
+    pools: dict[str, StoragePool] = attrs.field(factory=dict)
+    #: Names of pools that are defined and not active.
+    inactive_pools: set[str] = attrs.field(factory=set)
+    #: Disk images, by path, in a pool or not.
+    files: dict[str, SimImage] = attrs.field(factory=dict)
 
     def free_pages(self) -> dict[int, dict[int, int]]:
         """Return what the active domains and other consumers leave: cell → size in KiB → count."""
@@ -144,7 +149,7 @@ class SimHost:
     def _volume(self, pool: str) -> Answer:
         if pool not in self.pools:
             return Answer(Said.NO, f"Storage pool not found: no storage pool with matching name '{pool}'")
-        return YES if self.pools[pool] else Answer(Said.NO, f"storage pool {pool} is not active")
+        return YES if pool not in self.inactive_pools else Answer(Said.NO, f"storage pool {pool} is not active")
 
     def _check_support(self, xml: str) -> None:
         """Refuse to start what `guest_support` said no to, in the words that it gave."""
