@@ -26,9 +26,8 @@ DEADLINE_S = POLICY.ttl_s * (1 - MARGIN)
 #: Methods of the port that only read, those that ask for nothing, and the name of the host.
 READING = {
     *("uri", "facts", "free_pages", "domains", "domain", "domain_xml", "thread_masks", "check_vifs"),
-    *("guest_support", "look_at_memory"),
     *("job", "completed_job", "same_connection", "close"),
-    *("look_at_memory", "storage", "disk_sizes"),
+    *("guest_support", "look_at_memory", "storage", "disk_sizes"),
 }
 
 
