@@ -1,4 +1,4 @@
-"""Write what documents say of the code's tables from those tables: states, steps, recovery, errors.
+"""Write what documents say of the code's tables from those tables: states, steps, recovery, errors, checks.
 
 A block stands between ``<!-- generated:NAME -->`` and ``<!-- end:NAME -->``. Without arguments every block is written
 anew; ``--check`` writes nothing and ends with 1 where a document is behind the code (``tests/docs/`` runs that).
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from numaferry import errors
 from numaferry.ledger.triggers import REFUSALS
+from numaferry.migration.devices import RULES
 from numaferry.migration.evidence import DestWord, Phase
+from numaferry.migration.known_bad import KNOWN_BAD
 from numaferry.migration.recovery import TABLES
+from numaferry.migration.start_errors import START_ERRORS
 from numaferry.migration.states import TRANSITIONS, Event
 from numaferry.migration.steps import STEPS
-from numaferry.model import IN_PROGRESS, MigrationStatus
+from numaferry.model import IN_PROGRESS, MigrationStatus, version_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,9 +110,43 @@ def refusals() -> str:
     return table(["code", "meaning"], [[f"`{code}`", words] for code, words in REFUSALS.items()])
 
 
+def device_rules() -> str:
+    """Return what of a guest's XML is looked for, and what follows."""
+    return table(
+        ["check", "looked for", "outcome", "why"],
+        [[f"`{rule.name}`", f"`{rule.xpath}`", f"`{rule.outcome}`", rule.why.format(n="N")] for rule in RULES],
+    )
+
+
+def known_bad() -> str:
+    """Return the versions of libvirt that are known to go wrong."""
+    return table(
+        ["libvirt", "on", "guests", "what happens", "source"],
+        [
+            [
+                f"{version_text(bad.first)} to before {version_text(bad.mended)}",
+                bad.side,
+                bad.guests,
+                bad.words,
+                bad.source,
+            ]
+            for bad in KNOWN_BAD
+        ],
+    )
+
+
+def start_errors() -> str:
+    """Return the reason codes of a job that failed to start."""
+    return table(
+        ["code", "libvirt's words", "what to do"],
+        [[f"`{row.code}`", f"`{row.words}`", row.hint] for row in START_ERRORS],
+    )
+
+
 #: Document → its blocks.
 BLOCKS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "ARCHITECTURE.md": {"states": states, "steps": steps, "recovery-moving": lambda: decisions(Phase.MOVING)},
+    "docs/checks.md": {"device-rules": device_rules, "known-bad": known_bad, "start-errors": start_errors},
     "docs/recovery.md": {"recovery": recovery},
     "docs/errors.md": {"errors": error_table, "refusals": refusals},
 }

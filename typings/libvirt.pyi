@@ -14,8 +14,17 @@ VIR_ERR_AUTH_UNAVAILABLE: int
 VIR_ERR_ACCESS_DENIED: int
 VIR_ERR_NO_DOMAIN_METADATA: int
 VIR_ERR_NO_NETWORK: int
+VIR_ERR_NO_STORAGE_POOL: int
+VIR_ERR_NO_STORAGE_VOL: int
 VIR_ERR_INVALID_ARG: int
+VIR_ERR_SYSTEM_ERROR: int
+VIR_ERR_CPU_INCOMPATIBLE: int
+VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE: int
+VIR_CPU_COMPARE_INCOMPATIBLE: int
+VIR_CPU_COMPARE_IDENTICAL: int
+VIR_CPU_COMPARE_SUPERSET: int
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET: int
+VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE: int
 VIR_NODE_CPU_STATS_ALL_CPUS: int
 VIR_DOMAIN_XML_SECURE: int
 VIR_DOMAIN_XML_INACTIVE: int
@@ -43,6 +52,9 @@ VIR_MIGRATE_POSTCOPY: int
 VIR_MIGRATE_PARALLEL: int
 VIR_MIGRATE_COMPRESSED: int
 VIR_MIGRATE_TLS: int
+VIR_MIGRATE_NON_SHARED_DISK: int
+VIR_MIGRATE_NON_SHARED_INC: int
+VIR_MIGRATE_UNSAFE: int
 VIR_MIGRATE_PARAM_DEST_XML: str
 VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY: str
 VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS: str
@@ -53,10 +65,12 @@ VIR_MIGRATE_PARAM_PERSIST_XML: str
 VIR_MIGRATE_PARAM_URI: str
 VIR_MIGRATE_PARAM_LISTEN_ADDRESS: str
 VIR_MIGRATE_PARAM_BANDWIDTH: str
+VIR_MIGRATE_PARAM_MIGRATE_DISKS: str
 
 class libvirtError(Exception):  # noqa: N801  (the bindings' name)
     def get_error_code(self) -> int: ...
     def get_error_message(self) -> str: ...
+    def get_int1(self) -> int: ...
 
 class virNodeDevice:  # noqa: N801  (the bindings' name)
     def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
@@ -67,6 +81,20 @@ class virInterface:  # noqa: N801  (the bindings' name)
 
 class virNetwork:  # noqa: N801  (the bindings' name)
     def isActive(self) -> int: ...  # noqa: N802
+
+class virStorageVol:  # noqa: N801  (the bindings' name)
+    def name(self) -> str: ...
+    def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
+    def delete(self, flags: int = 0) -> int: ...
+    def storagePoolLookupByVolume(self) -> virStoragePool: ...  # noqa: N802
+
+class virStoragePool:  # noqa: N801  (the bindings' name)
+    def name(self) -> str: ...
+    def isActive(self) -> int: ...  # noqa: N802
+    def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
+    def refresh(self, flags: int = 0) -> int: ...
+    def createXML(self, xmlDesc: str, flags: int = 0) -> virStorageVol: ...  # noqa: N802, N803
+    def storageVolLookupByName(self, name: str) -> virStorageVol: ...  # noqa: N802
 
 class virDomain:  # noqa: N801  (the bindings' name)
     def snapshotNum(self, flags: int = 0) -> int: ...  # noqa: N802
@@ -87,6 +115,7 @@ class virDomain:  # noqa: N801  (the bindings' name)
     def memoryStats(self, flags: int = 0) -> dict[str, int]: ...  # noqa: N802
     def startDirtyRateCalc(self, seconds: int, flags: int = 0) -> int: ...  # noqa: N802
     def migrateStartPostCopy(self, flags: int = 0) -> int: ...  # noqa: N802
+    def blockInfo(self, path: str, flags: int = 0) -> list[int]: ...  # noqa: N802
     def suspend(self) -> int: ...
     def abortJob(self) -> int: ...  # noqa: N802
     def resume(self) -> int: ...
@@ -109,8 +138,29 @@ class virConnect:  # noqa: N801  (the bindings' name)
     def listAllDomains(self, flags: int = 0) -> list[virDomain]: ...  # noqa: N802
     def listAllInterfaces(self, flags: int = 0) -> list[virInterface]: ...  # noqa: N802
     def listAllDevices(self, flags: int = 0) -> list[virNodeDevice]: ...  # noqa: N802
+    def listAllStoragePools(self, flags: int = 0) -> list[virStoragePool]: ...  # noqa: N802
+    def storagePoolLookupByName(self, name: str) -> virStoragePool: ...  # noqa: N802
+    def storageVolLookupByPath(self, path: str) -> virStorageVol: ...  # noqa: N802
     def lookupByUUIDString(self, uuidstr: str) -> virDomain: ...  # noqa: N802
     def networkLookupByName(self, name: str) -> virNetwork: ...  # noqa: N802
+    # None: the one that libvirt would take by itself
+    def getDomainCapabilities(  # noqa: N802
+        self,
+        emulatorbin: str | None = None,
+        arch: str | None = None,
+        machine: str | None = None,
+        virttype: str | None = None,
+        flags: int = 0,
+    ) -> str: ...
+    def compareHypervisorCPU(  # noqa: N802
+        self,
+        emulator: str | None,
+        arch: str | None,
+        machine: str | None,
+        virttype: str | None,
+        xmlCPU: str,  # noqa: N803
+        flags: int = 0,
+    ) -> int: ...
 
 def open(name: str | None = None) -> virConnect: ...  # noqa: A001
 def registerErrorHandler(f: Callable[[Any, Any], None], ctx: Any) -> int: ...  # noqa: N802

@@ -144,6 +144,19 @@ def test_a_move_is_planned_and_the_plan_touches_nothing(fleet):
         assert "hunter2" not in said
 
 
+def test_a_plan_shows_every_check_of_the_move_and_what_is_not_known_is_not_ok(fleet):
+    checks = {one["name"]: one["outcome"] for one in fleet.told("migrate", "db1", "--dry-run")["checks"]}
+    assert {"emulator", "machine", "cpu", "known-bad-version", "at-start", "policy"} <= checks.keys()
+    assert (checks["machine"], checks["cpu"], checks["at-start"]) == ("ok", "unknown", "unknown")
+
+
+def test_a_plan_shows_what_a_policy_is_refused_for(fleet):
+    """The plan did not look at it: it was ok by the dry run, and refused by the move."""
+    wish = ("migrate", "db1", "--parallel", "2", "--compression", "xbzrle")
+    plan = fleet.told(*wish, "--dry-run")
+    assert [one["outcome"] for one in plan["checks"] if one["name"] == "policy"] == ["fails"]
+
+
 def test_a_move_does_what_its_plan_said(fleet):
     plan = fleet.told("migrate", "db1", "--dry-run")
     moved = fleet.told("migrate", "db1")

@@ -182,12 +182,12 @@ def test_the_number_of_commits_is_as_the_two_tests_above_take_it(site):
 
 #: Calls that a migration without trouble makes, to which host.
 SOURCE_CALLS = (
-    *("facts", "free_pages", "domains", "domain", "domain_xml", "set_ownership"),
+    *("facts", "free_pages", "domains", "domain", "domain_xml", "set_ownership", "guest_support"),
     *("live_migration", "job", "unplug_vifs", "set_pins"),
 )
 DEST_CALLS = (
     *("facts", "free_pages", "domains", "domain", "set_ownership", "thread_masks"),
-    *("check_vifs", "plug_vifs", "completed_job", "set_pins"),
+    *("check_vifs", "guest_support", "plug_vifs", "completed_job", "set_pins"),
 )
 MADE = [*(("alpha", method) for method in SOURCE_CALLS), *(("beta", method) for method in DEST_CALLS)]
 

@@ -27,6 +27,7 @@ DEADLINE_S = POLICY.ttl_s * (1 - MARGIN)
 READING = {
     *("uri", "facts", "free_pages", "domains", "domain", "domain_xml", "thread_masks", "check_vifs"),
     *("job", "completed_job", "same_connection", "close"),
+    *("guest_support", "look_at_memory", "storage", "disk_sizes"),
 }
 
 

@@ -28,7 +28,7 @@ def test_a_paused_guest(site):
 
 def test_a_disk_on_the_source(site):
     site.guest(extra="<disk type='file'><source file='/a'/><target dev='vda'/></disk>")
-    refused(site, CheckFailed, "vda", "needs shared storage proof, not yet supported")
+    refused(site, CheckFailed, "vda", "nothing proves that beta sees the same", "--shared-storage", "--copy-storage")
 
 
 def test_another_ledger_s_guest(site):

@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 
 from numaferry import virt
 from numaferry.errors import Conflict, HostUnreachable, HypervisorError, InvalidInput, NotFound
-from numaferry.model import CpuSet, DomainState, MigrateCall, MigrationPolicy, Ownership, Vif, VifKind, XmlKind
+from numaferry.model import (
+    Answer,
+    CpuSet,
+    DomainState,
+    MigrateCall,
+    MigrationPolicy,
+    Ownership,
+    Said,
+    StoragePool,
+    Vif,
+    VifKind,
+    XmlKind,
+)
+from numaferry.request import start_needs
 from numaferry.virt.simulated import SCENARIOS, ClientDied, Fleet
 
 TOPOLOGY = "2 cells x 2 cores x 2 threads, 1536M, 2M:128"
@@ -389,3 +402,17 @@ def test_links_are_checked_as_on_a_real_host(fleet):
     vif = Vif("52:54:00:00:00:01", VifKind.DIRECT, "enp7s0")
     assert fleet.hypervisor("b").check_vifs([vif]) == ("NIC 52:54:00:00:00:01: macvtap parent enp7s0 is down",)
     assert "does not exist" in fleet.hypervisor("a").check_vifs([vif])[0]
+
+
+def test_what_a_host_says_no_to_does_not_start_there(fleet):
+    xml = GUEST.replace("<devices>", "<devices><disk type='volume'><source pool='fast' volume='v'/></disk>")
+    needs = start_needs(xml)
+    host = fleet.hosts["a"]
+    assert [answer.said for answer in fleet.hypervisor("a").guest_support(needs).volumes] == [Said.NO]
+    with pytest.raises(HypervisorError, match="no storage pool with matching name 'fast'"):
+        fleet.start_guest("a", xml)
+    host.pools["fast"] = StoragePool("fast", "dir", "/fast", ())
+    fleet.start_guest("a", xml)
+    host.support = attrs.evolve(host.support, cpu=Answer(Said.NO, "missing features: avx512f"))
+    with pytest.raises(HypervisorError, match="missing features: avx512f"):
+        fleet.start_guest("a", GUEST.replace("db1", "db2").replace("'0'", "'1'"))

@@ -41,7 +41,9 @@ TROUBLES: Final = {
 }
 #: Calls of the port → weight: what is asked first, before anything is claimed, is not to end every story there.
 CALLS: Final = {
-    **dict.fromkeys(("facts", "free_pages", "domains", "domain", "domain_xml", "check_vifs", "plug_vifs"), 1),
+    **dict.fromkeys(
+        ("facts", "free_pages", "domains", "domain", "domain_xml", "check_vifs", "guest_support", "plug_vifs"), 1
+    ),
     **dict.fromkeys(("set_ownership", "live_migration", "job"), 6),
     **dict.fromkeys(("thread_masks", "completed_job", "unplug_vifs", "set_pins"), 9),
 }

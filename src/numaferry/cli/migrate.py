@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 #: Beginnings of the history's sentences that are told at the end: what was measured, read back, and found.
-_WORTH_TELLING = ("libvirt counted", "read back", "update_available_resource on")
+_WORTH_TELLING = ("libvirt counted", "read back", "update_available_resource on", "the disk images on")
 
 
 @click.command()
@@ -51,6 +51,7 @@ _WORTH_TELLING = ("libvirt counted", "read back", "update_available_resource on"
 @examples(
     "numaferry migrate db1 --dry-run",
     "numaferry migrate db1 --dest host-b --bandwidth 500 --auto-converge --timeout 600",
+    "numaferry migrate db1 --dest host-b --copy-storage=full --bandwidth 500",
     "numaferry migrate db1 --dest host-b --as-virsh",
     "numaferry migrate db1 --estimate --bandwidth 500",
 )

@@ -101,6 +101,21 @@ OPTIONS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
             "help": "Estimate before the start, and do this if it would not end by itself; ignore: no estimate.",
         },
     ),
+    (
+        "--shared-storage/--no-shared-storage",
+        "shared_storage",
+        {"default": None, "help": "Say that both hosts see the disks of which nothing proves it."},
+    ),
+    (
+        "--copy-storage",
+        "copy_storage",
+        {
+            "type": click.Choice(["none", "full", "incremental"]),
+            "is_flag": False,
+            "flag_value": "full",
+            "help": "Copy the disks that are not shared: whole, or what lies above shared images; alone: full.",
+        },
+    ),
 )
 
 

@@ -9,9 +9,10 @@ import enum
 from typing import TYPE_CHECKING
 
 from numaferry.errors import Conflict, HostUnreachable
+from numaferry.migration import images
 from numaferry.migration.evidence import DestWord, Phase, SourceWord, dest_word, phase_of, source_word, tell
 from numaferry.migration.finish import update_available_resource
-from numaferry.migration.rollback import rollback_live_migration_at_destination
+from numaferry.migration.rollback import unplug_at_destination
 from numaferry.migration.states import Event, next_status
 from numaferry.model import MigrationStatus
 
@@ -40,7 +41,9 @@ def guest_is_gone(move: Move) -> Migration:
     reason = f"a person answered that the guest is gone, and neither host has it: {evidence}"
     if move.migration.status is not MigrationStatus.ERROR:
         move.commit(reason, event=Event.PUZZLE, reason=reason)
-    rollback_live_migration_at_destination(move)
+    unplug_at_destination(move)
+    # it may have ended there: its disks may be the only ones that are up to date
+    images.leave(move, "since nobody knows where the guest ran last")
     move.guard()
     ledger, status = move.tools.ledger, next_status(move.migration.status, Event.CANCEL)
     # a controller that dies between the two leaves a guest that `instance forget` takes

@@ -7,15 +7,29 @@ pages can be held against the very cells of the claim.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from numaferry.errors import CheckFailed, Conflict, NotManaged
 from numaferry.migration.devices import check_devices
+from numaferry.migration.known_bad import check_versions
 from numaferry.migration.outcome import Check, Outcome
 from numaferry.migration.pages import pages_claimed
-from numaferry.model import CpuSet, DomainSeen, DomainState, HostFacts, InstanceNumaTopology, JobInfo, version_text
+from numaferry.migration.start_checks import StartAsked, check_start
+from numaferry.model import (
+    NOT_ASKED,
+    CpuSet,
+    DomainSeen,
+    DomainState,
+    GuestSupport,
+    HostFacts,
+    InstanceNumaTopology,
+    JobInfo,
+    XmlKind,
+    version_text,
+)
+from numaferry.request import start_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +40,15 @@ if TYPE_CHECKING:
 #: Their failure means that somebody else owns the guest, which is another error than a check.
 OWNERSHIP = "ownership"
 MANAGER = "manager"
+
+
+#: libvirt keeps these to itself until the job starts (qemuMigrationSrcIsAllowed); `start_errors` knows its words then.
+AT_START: Final = Check(
+    "at-start",
+    Outcome.UNKNOWN,
+    "told only when the job starts: whether the guest ends with the client that started it (auto-destroy), blockers of "
+    "QEMU's own, block jobs that its XML does not show",
+)
 
 
 @attrs.frozen(slots=True)
@@ -47,6 +70,8 @@ class DestView:
     free_pages: Mapping[int, Mapping[int, int]]
     #: What `check_vifs` says of the links that the guest would use here.
     missing_links: tuple[str, ...]
+    #: What its libvirt says of the guest's start.
+    support: GuestSupport = NOT_ASKED
 
 
 def look_at_source(host: str, hypervisor: Hypervisor, uuid: str) -> SourceView:
@@ -54,10 +79,24 @@ def look_at_source(host: str, hypervisor: Hypervisor, uuid: str) -> SourceView:
     return SourceView(host, hypervisor.domain(uuid), hypervisor.job(uuid))
 
 
-def look_at_dest(host: str, hypervisor: Hypervisor, vifs: Sequence[Vif]) -> DestView:
+def look_at_start(hypervisor: Hypervisor, uuid: str) -> StartAsked:
+    """Read on the source what the guest's start asks of a libvirt, and what this one says of it. Raises NotFound.
+
+    From the migratable XML, in which the CPU is expanded as it would be sent; its secrets are not kept.
+    """
+    needs = start_needs(hypervisor.domain_xml(uuid, XmlKind.MIGRATABLE))
+    return StartAsked(needs, hypervisor.guest_support(needs))
+
+
+def look_at_dest(host: str, hypervisor: Hypervisor, vifs: Sequence[Vif], asked: StartAsked) -> DestView:
     """Read what the destination's checks need; `vifs` name links of the destination."""
     return DestView(
-        host, hypervisor.facts(), hypervisor.domains(), hypervisor.free_pages(), hypervisor.check_vifs(vifs)
+        host,
+        hypervisor.facts(),
+        hypervisor.domains(),
+        hypervisor.free_pages(),
+        hypervisor.check_vifs(vifs),
+        hypervisor.guest_support(asked.needs),
     )
 
 
@@ -75,6 +114,7 @@ def check_can_live_migrate_source(
         _ownership(domain, ledger_id),
         *check_devices(domain.xml),
         _snapshots(domain),
+        AT_START,
     )
 
 
@@ -82,7 +122,7 @@ def check_can_live_migrate_destination(
     view: DestView,
     instance: Instance,
     source_facts: HostFacts,
-    domain_type: str,
+    asked: StartAsked,
     topology: InstanceNumaTopology | None = None,
 ) -> tuple[Check, ...]:
     """Return every check of a destination; `topology` is the claim's, None on the shortlist or for a floating guest."""
@@ -91,10 +131,11 @@ def check_can_live_migrate_destination(
         _not_there(view, instance),
         _version("libvirt", view, source_facts.libvirt_version, view.facts.libvirt_version),
         _version("QEMU", view, source_facts.hypervisor_version, view.facts.hypervisor_version),
-        _domain_type(view, domain_type),
+        *check_versions(asked.needs, source_facts, view.facts),
+        _domain_type(view, asked.needs.domain_type),
+        *check_start(asked, view.support, view.host, source_qemu=source_facts.hypervisor_version),
         _links(view),
         *_claimed(view, topology),
-        Check("machine", Outcome.UNKNOWN, "machine type and emulator are checked by libvirt when the guest arrives"),
     )
 
 
@@ -118,7 +159,8 @@ def refuse(checks: Iterable[Check], what: str) -> None:
         raise Conflict(message, hint="use that ledger, or take the guest over from it", code="foreign-ledger")
     if MANAGER in names:
         raise NotManaged(message, hint="move it with its own cloud, or force it: the cloud would not know")
-    raise CheckFailed(message, hint="mend what is named, then try again; nothing was touched")
+    hints = [check.hint for check in failed if check.hint]
+    raise CheckFailed(message, hint=hints[0] if hints else "mend what is named, then try again; nothing was touched")
 
 
 def _running(host: str, domain: DomainSeen) -> Check:

@@ -24,6 +24,7 @@ from numaferry.migration.evidence import Phase, bears_mark
 from numaferry.migration.finish import update_available_resource
 from numaferry.migration.job import watch_job
 from numaferry.migration.recovery import Action, Decision, decide
+from numaferry.migration.start_errors import start_error, with_code
 from numaferry.migration.states import Event, next_status
 from numaferry.migration.steps import first_after, place_of
 from numaferry.model import MigrationStatus
@@ -165,16 +166,24 @@ class Convergence:
     def _roll_back(self, decision: Decision) -> Migration | None:
         move, error = self.move, self.error
         aborted = move.migration.abort_requested
-        why = "aborted on request" if aborted else f"rolled back: {error}" if error else "rolled back after a take-over"
+        why = (
+            "aborted on request"
+            if aborted
+            else f"rolled back: {with_code(error)}"
+            if error
+            else "rolled back after a take-over"
+        )
         migration = self._undo(decision, Event.CANCEL if aborted else Event.FAIL, why)
         if migration is None or aborted or error is None:
             return migration
         if isinstance(error, NumaferryError) and not isinstance(error, HostError):
             raise error
+        known = start_error(error)
+        steps = f"what happened step by step: numaferry migration show {migration.id}"
         raise MigrationFailed(
             f"migration {migration.id} of {move.instance.name} to {move.dest.name} failed and was rolled back, "
-            f"the guest is on {move.source.name}: {error}",
-            hint=f"what happened step by step: numaferry migration show {migration.id}",
+            f"the guest is on {move.source.name}: {with_code(error)}",
+            hint=f"{known.hint}; {steps}" if known else steps,
         ) from error
 
     def _cancelled(self, decision: Decision) -> Migration | None:

@@ -18,6 +18,7 @@ from numaferry.migration.converge import Aborted, Convergence, complete, take
 from numaferry.migration.lease import Lease, LeasePolicy, monotonic_s
 from numaferry.migration.move import Move, Tools
 from numaferry.migration.shortlist import choose_and_claim
+from numaferry.migration.start_errors import with_code
 from numaferry.migration.steps import STEPS
 from numaferry.migration.turn import await_turn
 from numaferry.model import EMPTY, Limits, MigrationPolicy, MigrationType
@@ -236,6 +237,6 @@ class MigrationEngine:
                 # nothing can be written, or it is no longer ours: who takes over asks the hosts
                 raise
             except Exception as error:  # noqa: BLE001  (an unforeseen error must not leave a claim behind either)
-                move.commit(f"{step.name} failed: {error}")
+                move.commit(f"{step.name} failed: {with_code(error)}")
                 return Convergence(move, error).run()
         return complete(move)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from numaferry.errors import HypervisorError, NumaferryError
+from numaferry.migration import images
 from numaferry.migration.evidence import DestWord, SourceWord, dest_word, source_word, tell
 from numaferry.migration.pages import flatten, load_pages
 from numaferry.migration.prepare import PAGES_BEFORE
@@ -47,6 +48,7 @@ def post_live_migration_at_destination(move: Move) -> None:
     )
     move.tidy("setting the emulator's CPUs", lambda: _settle_emulator(move))
     move.tidy("reading the job's last figures", lambda: _tell_figures(move))
+    images.tell_kept(move)
     results = move.tidy("reading back", lambda: _read(move))
     if results is None:
         return

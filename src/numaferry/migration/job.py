@@ -107,8 +107,10 @@ class Watch:
         elif row.force_complete and not self._course.forced:
             self._course = attrs.evolve(self._course, forced=True)
             self._do(Turn(self._course.iteration, _FORCED[row.force_complete], "a person wants it"))
-        elif job.memory_total_bytes:
-            advice = advise(row.policy, move.instance.request.memory_kib, self._course, now)
+        elif job.memory_total_bytes or job.disk_total_bytes:
+            # what is copied of disks takes time as memory does (nova: _live_migration_data_gb)
+            size_kib = move.instance.request.memory_kib + job.disk_total_bytes // 1024
+            advice = advise(row.policy, size_kib, self._course, now)
             self._course = advice.course
             for turn in advice.turns:
                 self._do(turn)

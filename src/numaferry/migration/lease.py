@@ -45,6 +45,7 @@ CHANGING: Final = frozenset(
     {
         *("set_ownership", "plug_vifs", "unplug_vifs", "set_pins"),
         *("live_migration", "abort_job", "set_max_downtime", "start_postcopy", "suspend", "resume"),
+        *("create_volume", "delete_volume"),
     }
 )
 #: Methods that ask a host for nothing.

@@ -22,3 +22,5 @@ class Check:
     name: str
     outcome: Outcome
     reason: str
+    #: What helps against a failure; "" where the reason says enough.
+    hint: str = ""

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.errors import CheckFailed
+from numaferry.migration import images
 from numaferry.migration.checks import (
     check_can_live_migrate_destination,
     check_can_live_migrate_source,
     look_at_dest,
     look_at_source,
+    look_at_start,
     refuse,
 )
+from numaferry.migration.disks import check_disks
 from numaferry.migration.pages import dump_pages
 from numaferry.model import MigrateCall, Ownership, XmlKind
-from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.domain_xml import get_updated_guest_xml
 
 if TYPE_CHECKING:
@@ -30,9 +32,13 @@ FORCE, OWNERSHIP, PAGES_BEFORE = "force", "source_ownership", "dest_free_pages_b
 def check_destination(move: Move) -> None:
     """Check the claimed host once more, its free pages against the very cells of the claim; raises CheckFailed."""
     mutated = move.mutated
-    view = look_at_dest(move.dest.name, move.dest_host, mutated.vifs)
-    kind = domain_type(move.source_host.domain_xml(move.uuid, XmlKind.LIVE))
-    checks = check_can_live_migrate_destination(view, mutated, move.source.facts, kind, mutated.numa_topology)
+    asked = look_at_start(move.source_host, move.uuid)
+    view = look_at_dest(move.dest.name, move.dest_host, mutated.vifs, asked)
+    checks = check_can_live_migrate_destination(view, mutated, move.source.facts, asked, mutated.numa_topology)
+    # once its images are noted, what lies there may be ours
+    if move.memo(images.COPIES) is None:
+        xml = move.source_host.domain_xml(move.uuid, XmlKind.LIVE)
+        checks += check_disks(images.view_of(move, xml), move.migration.policy)
     refuse(checks, f"{move.instance.name} can't go to {move.dest.name}")
 
 
@@ -46,7 +52,7 @@ def check_source(move: Move) -> None:
 
 
 def pre_live_migration(move: Move) -> None:
-    """Note what the source looks like, then `plug_vifs` on the destination with the mutated instance.
+    """Note what the source looks like, make images for disks that are copied, `plug_vifs` with the mutated instance.
 
     The destination XML is made here too and thrown away, so that one that can't be made fails before the job.
     """
@@ -59,6 +65,7 @@ def pre_live_migration(move: Move) -> None:
         }
         move.commit("noted the guest's mark on the source and the free pages on the destination", memo=memo)
     make_call(move)
+    images.prepare(move, move.source_host.domain_xml(move.uuid, XmlKind.LIVE))
     move.dest_host.plug_vifs(move.mutated)
 
 
@@ -86,6 +93,7 @@ def make_call(move: Move) -> MigrateCall:
     seen = source.domain(move.uuid)
     if seen is None:
         raise CheckFailed(f"{move.instance.name} is gone from {move.source.name}", hint="look at its host")
+    images.refuse_changed(move, seen.xml)
     return MigrateCall(
         uuid=move.uuid,
         dest_uri=move.dest.config.peer_uri or move.dest.uri,
@@ -94,6 +102,8 @@ def make_call(move: Move) -> MigrateCall:
         dest_xml=updated(XmlKind.MIGRATABLE),
         persistent_xml=updated(XmlKind.INACTIVE) if seen.persistent else None,
         policy=move.migration.policy,
+        migrate_disks=images.migrate_disks(move),
+        disks_said_shared=bool(move.memo(images.SAID)),
     )
 
 
@@ -101,8 +111,3 @@ def noted_ownership(move: Move) -> Ownership | None:
     """Return the mark that the source's domain bore before the move."""
     text = move.memo(OWNERSHIP)
     return Ownership(**json.loads(text)) if text else None
-
-
-def domain_type(xml: str) -> str:
-    """Return "kvm" or "qemu" of a domain XML."""
-    return parse_xml(xml).get("type", "kvm")

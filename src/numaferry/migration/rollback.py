@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from numaferry.migration import emulator
+from numaferry.migration import emulator, images
 from numaferry.migration.prepare import OWNERSHIP, noted_ownership
 
 if TYPE_CHECKING:
@@ -21,6 +21,12 @@ def rollback_live_migration(move: Move) -> None:
 
 
 def rollback_live_migration_at_destination(move: Move) -> None:
-    """Take back what `plug_vifs` made on the destination; one that can't be reached is no reason to hold its claim."""
+    """Take back what was made on the destination; one that can't be reached is no reason to hold its claim."""
+    unplug_at_destination(move)
+    images.remove(move)
+
+
+def unplug_at_destination(move: Move) -> None:
+    """Take back what `plug_vifs` made on the destination."""
     what = f"unplugging the links on {move.dest.name}"
     move.tidy(what, lambda: move.dest_host.unplug_vifs(move.mutated), reach=False)

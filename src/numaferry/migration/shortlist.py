@@ -11,18 +11,23 @@ from numaferry.migration.checks import (
     check_can_live_migrate_source,
     look_at_dest,
     look_at_source,
+    look_at_start,
     refuse,
 )
+from numaferry.migration.disks import check_disks
+from numaferry.migration.images import look_at_disks, look_there
 from numaferry.migration.links import dest_vifs
 from numaferry.migration.policy_checks import check_policy
-from numaferry.migration.prepare import FORCE, domain_type
+from numaferry.migration.prepare import FORCE
 from numaferry.scheduler import select_destinations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numaferry.ledger import HostRecord
+    from numaferry.migration.disks import DisksView
     from numaferry.migration.move import Tools
+    from numaferry.migration.start_checks import StartAsked
     from numaferry.model import Instance, Migration, MigrationPolicy, Vif
 
 #: How many of the best hosts are asked before the claim: each costs a connection, and the claim chooses among those
@@ -31,10 +36,11 @@ SHORTLIST: Final = 5
 
 
 class _Asked(NamedTuple):
-    """What a destination has to be able to do: run a guest of this type, and what the policy asks for."""
+    """What a destination has to be able to do: start this guest, with its disks, and what the policy asks for."""
 
-    kind: str
+    start: StartAsked
     policy: MigrationPolicy
+    disks: DisksView
 
 
 def choose_and_claim(
@@ -53,11 +59,11 @@ def choose_and_claim(
     Raises as `MigrationEngine.start` says, and nothing is claimed then.
     """
     source = tools.ledger.host(instance.host)
-    kind = _check_guest(tools, source, instance, force=force)
+    start, disks = _check_guest(tools, source, instance, force=force)
     candidates = select_destinations(tools.ledger, instance, dest=dest, avoid=avoid)
     if not candidates:
         raise _no_fit(instance, candidates.misfits)
-    passed = _shortlist(tools, source, instance, candidates, _Asked(kind, policy))
+    passed = _shortlist(tools, source, instance, candidates, _Asked(start, policy, disks))
     return tools.ledger.live_migration_claim(
         instance.uuid,
         passed,
@@ -70,13 +76,18 @@ def choose_and_claim(
     ).migration
 
 
-def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force: bool) -> str:
-    """Check the guest where it is; returns its domain type. Raises CheckFailed, Conflict, NotManaged."""
+def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force: bool) -> tuple[StartAsked, DisksView]:
+    """Check the guest where it is; returns what its start asks, and its disks.
+
+    Raises CheckFailed, Conflict, NotManaged, NotFound.
+    """
     with closing(tools.connect(source)) as hypervisor:
         view = look_at_source(source.name, hypervisor, instance.uuid)
-    checks = check_can_live_migrate_source(view, instance, tools.ledger.ledger_id, force=force)
-    refuse(checks, f"{instance.name} can't leave {source.name}")
-    return domain_type(view.domain.xml) if view.domain else "kvm"
+        checks = check_can_live_migrate_source(view, instance, tools.ledger.ledger_id, force=force)
+        refuse(checks, f"{instance.name} can't leave {source.name}")
+        xml = view.domain.xml if view.domain else "<domain/>"
+        disks = look_at_disks(source.name, hypervisor, instance.uuid, xml)
+        return look_at_start(hypervisor, instance.uuid), disks
 
 
 def _shortlist(
@@ -107,12 +118,14 @@ def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name:
     record = tools.ledger.host(name)
     links = _links(instance, source, record)
     with closing(tools.connect(record)) as hypervisor:
-        view = look_at_dest(name, hypervisor, links)
+        view = look_at_dest(name, hypervisor, links, asked.start)
+        disks = look_there(asked.disks, name, hypervisor)
     if view.facts.booted_since(record.facts):
         # what ran there is gone and what runs there now is not known: nothing is claimed before it was looked at
         tools.audit(name)
     checks = (
-        *check_can_live_migrate_destination(view, instance, source.facts, asked.kind),
+        *check_can_live_migrate_destination(view, instance, source.facts, asked.start),
+        *check_disks(disks, asked.policy),
         *check_policy(asked.policy, source.facts, view.facts, name),
     )
     refuse(checks, f"{instance.name} can't go to {name}")

@@ -52,8 +52,18 @@ from numaferry.model.migration import (
 from numaferry.model.observed import ObservedUse
 from numaferry.model.passes import Passes
 from numaferry.model.placement import Misfit, Placement, Shortage
-from numaferry.model.policy import MigrationPolicy, OnNoConvergence, OnTimeout, PolicyWish, PostCopy, policy_of
+from numaferry.model.policy import (
+    CopyStorage,
+    MigrationPolicy,
+    OnNoConvergence,
+    OnTimeout,
+    PolicyWish,
+    PostCopy,
+    policy_of,
+)
 from numaferry.model.queue import Limits, Wait
+from numaferry.model.storage import DiskImage, DiskSize, GuestDisk, HostStorage, StoragePool, Volume
+from numaferry.model.support import NOT_ASKED, NOT_TOLD, YES, Answer, GuestSupport, HostCpu, Said, StartNeeds
 
 __all__ = [
     "BASE_PAGE_SIZE_KIB",
@@ -61,18 +71,29 @@ __all__ = [
     "IN_PROGRESS",
     "METADATA_PREFIX",
     "METADATA_URI",
+    "NOT_ASKED",
+    "NOT_TOLD",
+    "YES",
+    "Answer",
     "CellRequest",
     "CellState",
+    "CopyStorage",
     "CpuSet",
     "DirtySample",
+    "DiskImage",
+    "DiskSize",
     "DomainSeen",
     "DomainState",
     "Flavor",
+    "GuestDisk",
+    "GuestSupport",
     "HostCell",
     "HostConfig",
+    "HostCpu",
     "HostFacts",
     "HostLimits",
     "HostState",
+    "HostStorage",
     "HostTopology",
     "Instance",
     "InstanceCell",
@@ -103,10 +124,14 @@ __all__ = [
     "PostCopy",
     "Promise",
     "ReservedPages",
+    "Said",
     "Shortage",
+    "StartNeeds",
+    "StoragePool",
     "ThreadMasks",
     "Vif",
     "VifKind",
+    "Volume",
     "Wait",
     "XmlKind",
     "mutated_migration_context",

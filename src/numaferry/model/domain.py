@@ -134,3 +134,7 @@ class MigrateCall:
     policy: MigrationPolicy = attrs.field(factory=MigrationPolicy)
     #: The destination's QEMU listens on this address alone; "": on all, or as its qemu.conf says.
     listen_address: str = ""
+    #: Targets ("vda") of the disks that libvirt copies; the others it leaves where they are.
+    migrate_disks: tuple[str, ...] = ()
+    #: Disks are shared by the operator's word, where libvirt itself may hold them to be local (VIR_MIGRATE_UNSAFE).
+    disks_said_shared: bool = False

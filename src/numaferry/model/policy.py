@@ -41,6 +41,16 @@ class OnNoConvergence(enum.StrEnum):
     REFUSE = "refuse"
 
 
+class CopyStorage(enum.StrEnum):
+    """Whether disks that lie on the source alone are copied with the guest (VIR_MIGRATE_NON_SHARED_DISK, _INC)."""
+
+    NONE = "none"
+    #: Whole, whatever their images are based on.
+    FULL = "full"
+    #: Only what lies above images that both hosts share (nova and libvirt: incremental).
+    INCREMENTAL = "incremental"
+
+
 @attrs.frozen(slots=True)
 class MigrationPolicy:
     """One migration's policy; 0 means "no limit" or "not used" everywhere."""
@@ -71,6 +81,9 @@ class MigrationPolicy:
     stall_timeout_s: int = 60
     #: Whether the guest's writing is measured before the start, which takes some seconds, and what follows from it.
     on_no_convergence: OnNoConvergence = OnNoConvergence.IGNORE
+    #: The operator's word that disks which nothing proves to be shared are on storage that both hosts see.
+    shared_storage: bool = False
+    copy_storage: CopyStorage = CopyStorage.NONE
 
     def timeout_s(self, memory_kib: int) -> int:
         """Return how long a migration of a guest of this size may take, in seconds; 0: for ever."""
@@ -97,5 +110,10 @@ def policy_of(*wishes: PolicyWish) -> MigrationPolicy:
     said: dict[str, Any] = {}
     for wish in wishes:
         said |= dict(wish.said)
-    words = {"post_copy": PostCopy, "on_timeout": OnTimeout, "on_no_convergence": OnNoConvergence}
+    words = {
+        "post_copy": PostCopy,
+        "on_timeout": OnTimeout,
+        "on_no_convergence": OnNoConvergence,
+        "copy_storage": CopyStorage,
+    }
     return MigrationPolicy(**said | {name: kind(said[name]) for name, kind in words.items() if name in said})

@@ -15,9 +15,20 @@ from numaferry.errors import CheckFailed, Conflict, HostError, NoFit, NotManaged
 from numaferry.ledger import Ledger, open_ledger
 from numaferry.ledger.hosts import UNREACHABLE
 from numaferry.migration import checks as reads
+from numaferry.migration.disks import Verdict, check_disks, judge
 from numaferry.migration.emulator import place_threads, steal_on_arrival
+from numaferry.migration.images import look_at_disks, look_there
 from numaferry.migration.links import dest_vifs
-from numaferry.model import EMPTY, IN_PROGRESS, PolicyWish, PostCopy, XmlKind, mutated_migration_context
+from numaferry.migration.policy_checks import check_policy
+from numaferry.model import (
+    EMPTY,
+    IN_PROGRESS,
+    CopyStorage,
+    PolicyWish,
+    PostCopy,
+    XmlKind,
+    mutated_migration_context,
+)
 from numaferry.request import parse_domain
 from numaferry.scheduler import select_destinations
 from numaferry.service.discovery import look
@@ -27,10 +38,12 @@ from numaferry.service.views import CheckLine, Plan
 from numaferry.virt.libvirt.domain_xml import emulator_cpus, get_updated_guest_xml, strip_secrets, xml_difference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numaferry.ledger import HostRecord, MoveClaim
+    from numaferry.migration.disks import DisksView
     from numaferry.migration.emulator import Placing
+    from numaferry.migration.outcome import Check
     from numaferry.model import Instance, MigrationPolicy, Misfit, Vif
     from numaferry.service.discovery import Reach
     from numaferry.virt.port import Hypervisor
@@ -69,12 +82,13 @@ def plan(
         chosen = select_destinations(copy, instance, dest=dest)
         if not chosen:
             raise _nowhere(instance, dest, chosen.misfits)
-        passed = _passing(copy, reach, instance, chosen)
+        wanted = resolve(copy, instance, policy or PolicyWish())
+        passed = _passing(copy, reach, instance, chosen, wanted)
         claim = copy.live_migration_claim(
             instance.uuid,
             passed or chosen[:1],
             vifs=lambda record: _links(instance, source, record),
-            policy=resolve(copy, instance, policy or PolicyWish()),
+            policy=wanted,
         )
         return _planned(copy, reach, claim, tuple(notes), force=force)
 
@@ -84,19 +98,29 @@ def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[
     return dest_vifs(instance.vifs, source.config, record.name, record.config)
 
 
-def _passing(copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...]) -> tuple[str, ...]:
+def _passing(
+    copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...], policy: MigrationPolicy
+) -> tuple[str, ...]:
     """Return the candidates that pass the destination's checks, as the engine's shortlist does."""
     source = copy.host(instance.host)
-    domain = reach(source.uri).domain(instance.uuid)
-    kind = parse_domain(domain.xml).domain_type if domain else "kvm"
+    hypervisor = reach(source.uri)
+    asked = reads.look_at_start(hypervisor, instance.uuid)
+    domain = hypervisor.domain(instance.uuid)
+    disks = look_at_disks(source.name, hypervisor, instance.uuid, domain.xml if domain else "<domain/>")
     passed = []
     for name in chosen:
         record = copy.host(name)
         try:
-            view = reads.look_at_dest(name, reach(record.uri), _links(instance, source, record))
+            view = reads.look_at_dest(name, reach(record.uri), _links(instance, source, record), asked)
+            there = look_there(disks, name, reach(record.uri))
         except (HostError, CheckFailed):
             continue
-        if not reads.failures(reads.check_can_live_migrate_destination(view, instance, source.facts, kind)):
+        checks = (
+            *reads.check_can_live_migrate_destination(view, instance, source.facts, asked),
+            *check_disks(there, policy),
+            *check_policy(policy, source.facts, view.facts, name),
+        )
+        if not reads.failures(checks):
             passed.append(name)
     return tuple(passed)
 
@@ -173,35 +197,45 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         online=source.facts.topology.cpus,
     )
     arrival = steal_on_arrival(mutated, policy, host=dest.name, facts=dest.facts, config=dest.config)
-    looked = (
-        *reads.check_can_live_migrate_source(
-            reads.look_at_source(source.name, from_host, claim.instance.uuid),
-            claim.instance,
-            copy.ledger_id,
-            force=force,
-        ),
-        *reads.check_can_live_migrate_destination(
-            reads.look_at_dest(dest.name, to_host, mutated.vifs),
-            claim.instance,
-            source.facts,
-            parse_domain(live).domain_type,
-            mutated.numa_topology,
-        ),
-    )
+    disks = look_there(look_at_disks(source.name, from_host, claim.instance.uuid, live), dest.name, to_host)
+    looked = (*_looked(copy, (from_host, to_host), claim, mutated, force=force), *check_disks(disks, policy))
     return Plan(
         instance=claim.instance.name,
         instance_uuid=claim.instance.uuid,
         source=source.name,
         dest=dest.name,
         placement=claim.placement,
-        checks=tuple(CheckLine(one.name, str(one.outcome), one.reason) for one in looked),
+        checks=tuple(
+            CheckLine(one.name, str(one.outcome), "; ".join(filter(None, (one.reason, one.hint)))) for one in looked
+        ),
         xml_difference=xml_difference(live, dest_xml),
         dest_xml=dest_xml,
         persistent_xml=persistent_xml,
-        virsh=virsh_command(source, dest, claim),
+        virsh=virsh_command(source, dest, claim, _disk_words(disks, policy)),
         virsh_pins=_pin_commands(placing, mutated, source, dest),
         notes=(*notes, *filter(None, (placing.sentence, arrival))),
     )
+
+
+def _looked(
+    copy: Ledger, hosts: tuple[Hypervisor, Hypervisor], claim: MoveClaim, mutated: Instance, *, force: bool
+) -> tuple[Check, ...]:
+    """Return every check that the migration of a claim would make, on source and destination."""
+    source, dest = copy.host(claim.migration.source), copy.host(claim.migration.dest)
+    from_host, to_host = hosts
+    asked = reads.look_at_start(from_host, claim.instance.uuid)
+    here = reads.look_at_source(source.name, from_host, claim.instance.uuid)
+    there = reads.look_at_dest(dest.name, to_host, mutated.vifs, asked)
+    return (
+        *reads.check_can_live_migrate_source(here, claim.instance, copy.ledger_id, force=force),
+        *reads.check_can_live_migrate_destination(there, claim.instance, source.facts, asked, mutated.numa_topology),
+        *check_policy(claim.migration.policy, source.facts, there.facts, dest.name),
+    )
+
+
+def _line(check: Check) -> CheckLine:
+    """Return a check as it is shown, with what helps against a failure."""
+    return CheckLine(check.name, str(check.outcome), "; ".join(filter(None, (check.reason, check.hint))))
 
 
 def _updated(xml: str, mutated: Instance, dest: HostRecord, *, arriving: bool) -> str:
@@ -244,13 +278,22 @@ def policy_words(policy: MigrationPolicy) -> list[str]:
     return [*(name for name, on in flags.items() if on), *said]
 
 
-def virsh_command(source: HostRecord, dest: HostRecord, claim: MoveClaim) -> tuple[str, ...]:
-    """Return the words of the `virsh migrate` command that asks libvirt for the same move."""
+def _disk_words(disks: DisksView, policy: MigrationPolicy) -> list[str]:
+    """Return the options of `virsh migrate` for what becomes of the disks; their images have to be made before."""
+    judged = judge(disks, policy)
+    copied = [one.target for one in judged if one.verdict is Verdict.COPY]
+    said = any(one.verdict is Verdict.SAID for one in judged)
+    how = "--copy-storage-inc" if policy.copy_storage is CopyStorage.INCREMENTAL else "--copy-storage-all"
+    return [*([how, "--migrate-disks", ",".join(copied)] if copied else []), *(["--unsafe"] if said else [])]
+
+
+def virsh_command(source: HostRecord, dest: HostRecord, claim: MoveClaim, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the words of the `virsh migrate` command that asks libvirt for the same move; `more` are options."""
     name = claim.instance.name
     words = ["virsh", "-c", source.uri, "migrate", "--live", "--p2p", "--xml", f"{name}-dest.xml"]
     if claim.instance.persistent:
         words += ["--persistent", "--undefinesource", "--persistent-xml", f"{name}-persistent.xml"]
-    words += policy_words(claim.migration.policy)
+    words += [*policy_words(claim.migration.policy), *more]
     if dest.config.listen_address:
         words += ["--listen-address", dest.config.listen_address]
     words += [name, dest.config.peer_uri or dest.uri]

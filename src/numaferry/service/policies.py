@@ -50,6 +50,8 @@ class PolicyTable(BaseModel):
     on_timeout: Literal["abort", "post-copy", "pause"] | None = None
     stall_timeout_s: Count | None = None
     on_no_convergence: Literal["ignore", "warn", "refuse"] | None = None
+    shared_storage: bool | None = None
+    copy_storage: Literal["none", "full", "incremental"] | None = None
 
     def wish(self) -> PolicyWish:
         """Return what is said."""

@@ -18,15 +18,20 @@ if TYPE_CHECKING:
 
     from numaferry.model import (
         CpuSet,
+        DiskSize,
         DomainSeen,
+        GuestSupport,
         HostFacts,
+        HostStorage,
         Instance,
         JobInfo,
         MemoryLook,
         MigrateCall,
         Ownership,
+        StartNeeds,
         ThreadMasks,
         Vif,
+        Volume,
         XmlKind,
     )
 
@@ -86,6 +91,13 @@ class Hypervisor(Protocol):
         """Return one sentence for each link that is missing or down here; empty means all are there."""
         ...
 
+    def guest_support(self, needs: StartNeeds) -> GuestSupport:
+        """Ask this host's libvirt whether it could start such a guest; nothing is started.
+
+        What it can't tell is an answer too, not an error: HypervisorError only where the whole look was refused.
+        """
+        ...
+
     def plug_vifs(self, instance: Instance) -> None:
         """Make the links of the instance's NICs ready on this host; safe to repeat.
 
@@ -95,6 +107,25 @@ class Hypervisor(Protocol):
 
     def unplug_vifs(self, instance: Instance) -> None:
         """Take back what `plug_vifs` made; safe to repeat, and where nothing was plugged."""
+        ...
+
+    def storage(self, paths: Sequence[str]) -> HostStorage:
+        """Return the active storage pools, and those of `paths` at which an image lies in one of them.
+
+        Pools for the directories of `paths` are read anew: libvirt remembers what was in them.
+        """
+        ...
+
+    def disk_sizes(self, uuid: str, targets: Sequence[str]) -> dict[str, DiskSize]:
+        """Return how big these disks ("vda") of a running domain are; an empty drive is left out. Raises NotFound."""
+        ...
+
+    def create_volume(self, volume: Volume) -> None:
+        """Make an empty image in its pool. Raises HypervisorError where the path is taken: nothing was made then."""
+        ...
+
+    def delete_volume(self, path: str) -> None:
+        """Remove the image at this path. Raises NotFound where there is none in a pool."""
         ...
 
     def live_migration(self, call: MigrateCall) -> None:

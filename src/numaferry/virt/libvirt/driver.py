@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from numaferry.errors import HypervisorError, NotFound
 from numaferry.model import MemoryLook
-from numaferry.virt.libvirt import dirtying, discovery, domains, jobs, pins, vif
+from numaferry.virt.libvirt import dirtying, discovery, domains, jobs, pins, storage, support, vif
 from numaferry.virt.libvirt.connection import CALL_TIMEOUT_S, Connection, HostConnections, libvirt
 from numaferry.virt.port import ClosesOnExit
 
@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
     from numaferry.model import (
         CpuSet,
+        DiskSize,
         DomainSeen,
+        GuestSupport,
         HostFacts,
+        HostStorage,
         Instance,
         JobInfo,
         MigrateCall,
         Ownership,
+        StartNeeds,
         ThreadMasks,
         Vif,
+        Volume,
         XmlKind,
     )
     from numaferry.virt.port import Hypervisor
@@ -109,7 +114,29 @@ class LibvirtHypervisor(ClosesOnExit):
         """Return one sentence for each link that is missing or down here."""
         return self._connections.main.call(lambda opened: vif.missing_links(opened, vifs), what="check_vifs")
 
+    def guest_support(self, needs: StartNeeds) -> GuestSupport:
+        """Ask whether this libvirt could start such a guest."""
+        return self._connections.main.call(lambda opened: support.read_support(opened, needs), what="guest_support")
+
+    def storage(self, paths: Sequence[str]) -> HostStorage:
+        """Return the active storage pools, and the images at those of `paths` that have one."""
+        return self._connections.main.call(lambda opened: storage.read_storage(opened, paths), what="storage")
+
+    def disk_sizes(self, uuid: str, targets: Sequence[str]) -> dict[str, DiskSize]:
+        """Return how big these disks of a running domain are."""
+        return self._on(
+            self._connections.main, "disk_sizes", uuid, lambda domain: storage.read_disk_sizes(domain, targets)
+        )
+
     # writing
+
+    def create_volume(self, volume: Volume) -> None:
+        """Make an empty image in its pool."""
+        self._connections.main.call(lambda opened: storage.create(opened, volume), what="create_volume")
+
+    def delete_volume(self, path: str) -> None:
+        """Remove the image at this path."""
+        self._connections.main.call(lambda opened: storage.delete(opened, path), what="delete_volume")
 
     def set_ownership(self, uuid: str, ownership: Ownership | None) -> None:
         """Write or remove our metadata element, live and persistent."""

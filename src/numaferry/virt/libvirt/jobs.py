@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from numaferry.errors import HypervisorError
-from numaferry.model import JobInfo, PostCopy
+from numaferry.model import CopyStorage, JobInfo, PostCopy
 from numaferry.request.xml import parse_xml
 from numaferry.virt.libvirt.connection import libvirt
 
@@ -62,6 +62,13 @@ def migrate_arguments(call: MigrateCall) -> tuple[dict[str, Any], int]:
         parameters[libvirt.VIR_MIGRATE_PARAM_URI] = call.migrate_uri
     if call.listen_address:
         parameters[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = call.listen_address
+    if call.migrate_disks:
+        parameters[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = list(call.migrate_disks)
+        incremental = call.policy.copy_storage is CopyStorage.INCREMENTAL
+        flags |= libvirt.VIR_MIGRATE_NON_SHARED_INC if incremental else libvirt.VIR_MIGRATE_NON_SHARED_DISK
+    if call.disks_said_shared:
+        # libvirt knows the shared file systems of its own list, and refuses the others without this flag
+        flags |= libvirt.VIR_MIGRATE_UNSAFE
     chosen, more = policy_arguments(call.policy)
     return parameters | chosen, flags | more
 

@@ -29,8 +29,9 @@ CONTROLLER = "controller"
 JOB_POINTS = ("begin", "prepare", "perform", "finish", "confirm")
 CALLS = (
     *("facts", "free_pages", "domains", "domain", "domain_xml", "set_ownership", "thread_masks", "check_vifs"),
+    "guest_support",
     *("plug_vifs", "unplug_vifs", "live_migration", "job", "completed_job", "abort_job", "resume", "set_pins"),
-    *("set_max_downtime", "start_postcopy", "suspend"),
+    *("set_max_downtime", "start_postcopy", "suspend", "storage", "disk_sizes", "create_volume", "delete_volume"),
 )
 POINTS = (*JOB_POINTS, *(f"{edge}.{method}" for method in CALLS for edge in ("call", "return")))
 

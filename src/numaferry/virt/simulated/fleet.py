@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.errors import Conflict, HostUnreachable, InvalidInput, NotFound
-from numaferry.model import CpuSet, DomainState, HostTopology
+from numaferry.model import CpuSet, DomainState, HostTopology, StoragePool
 from numaferry.model.notation import parse_topology
 from numaferry.virt.simulated import registry
 from numaferry.virt.simulated.faults import ACTIONS, CONTROLLER, POINTS, SCENARIOS, Event, Fault
@@ -24,6 +24,7 @@ from numaferry.virt.simulated.guest_xml import as_defined, read_config, without_
 from numaferry.virt.simulated.host import SimDomain, SimHost
 from numaferry.virt.simulated.hypervisor import SimulatedHypervisor
 from numaferry.virt.simulated.job import LOST, Phase
+from numaferry.virt.simulated.storage import GIB, SimImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,6 +46,8 @@ class Life:
     starts: int = 0
     #: Seconds that it ran on two or more hosts at once; never undone.
     twice_s: float = 0.0
+    #: Paths at which it found something else after a move than it had written.
+    lost_disks: list[str] = attrs.field(factory=list)
 
 
 class Fleet:
@@ -107,6 +110,28 @@ class Fleet:
         )
         self.hosts[name] = host
         return host
+
+    def add_pool(
+        self,
+        host: str,
+        name: str,
+        target: str,
+        *,
+        kind: str = "dir",
+        source: Iterable[tuple[str, str]] = (),
+        room_bytes: int = 1024 * GIB,
+    ) -> None:
+        """Add an active storage pool whose images lie in the directory `target`."""
+        self.host(host).pools[name] = StoragePool(name, kind, target, tuple(source), room_bytes)
+
+    def add_image(
+        self, host: str, path: str, *also: str, size_mib: int = 64, kind: str = "raw", content: str = "data"
+    ) -> SimImage:
+        """Put a disk image on a host, and the very same file on the hosts `also`."""
+        image = SimImage(kind, size_mib << 20, size_mib << 19, content)
+        for name in (host, *also):
+            self.host(name).files[path] = image
+        return image
 
     def uri(self, host: str) -> str:
         """Return the URI of a host of this name."""

@@ -7,13 +7,30 @@ from typing import TYPE_CHECKING
 import attrs
 
 from numaferry.errors import HypervisorError
-from numaferry.model import EMPTY, CpuSet, DomainState, HostTopology, ThreadMasks
+from numaferry.model import (
+    EMPTY,
+    YES,
+    Answer,
+    CpuSet,
+    DomainState,
+    GuestSupport,
+    HostTopology,
+    Said,
+    StartNeeds,
+    ThreadMasks,
+)
+from numaferry.request import start_needs
 from numaferry.virt.simulated.guest_xml import GuestConfig, read_config, without_id
 
 if TYPE_CHECKING:
+    from numaferry.model import StoragePool
     from numaferry.virt.simulated.guest_xml import GuestMemory
+    from numaferry.virt.simulated.storage import SimImage
 
 _HINT = "libvirt on the host says this when it starts the guest"
+
+#: What a host says that can start any guest.
+ABLE = GuestSupport(emulator=YES, machine=YES, cpu=YES, emulated_tpm=YES)
 
 #: (host cell, page size in KiB) → pages
 Pages = dict[tuple[int, int], int]
@@ -71,6 +88,13 @@ class SimHost:
     #: Set by a fault: pins are accepted and never reach the kernel.
     ignores_pins: bool = False
     next_number: int = 1
+    #: What its libvirt says of any guest that is to be started; what it says no to does not start.
+    support: GuestSupport = ABLE
+    pools: dict[str, StoragePool] = attrs.field(factory=dict)
+    #: Names of pools that are defined and not active.
+    inactive_pools: set[str] = attrs.field(factory=set)
+    #: Disk images, by path, in a pool or not.
+    files: dict[str, SimImage] = attrs.field(factory=dict)
 
     def free_pages(self) -> dict[int, dict[int, int]]:
         """Return what the active domains and other consumers leave: cell → size in KiB → count."""
@@ -96,6 +120,7 @@ class SimHost:
             raise HypervisorError(
                 f"operation failed: domain '{config.name}' is already active as '{present.name}'", hint=_HINT
             )
+        self._check_support(xml)
         self._check_nodes(config)
         self._check_links(config)
         vcpu_masks, iothread_masks = self._masks(config)
@@ -116,6 +141,22 @@ class SimHost:
         self.next_number += 1
         self.domains[domain.uuid] = domain
         return domain
+
+    def supports(self, needs: StartNeeds) -> GuestSupport:
+        """Return what this host's libvirt says of a guest with these needs."""
+        return attrs.evolve(self.support, volumes=tuple(self._volume(pool) for pool, _ in needs.volumes))
+
+    def _volume(self, pool: str) -> Answer:
+        if pool not in self.pools:
+            return Answer(Said.NO, f"Storage pool not found: no storage pool with matching name '{pool}'")
+        return YES if pool not in self.inactive_pools else Answer(Said.NO, f"storage pool {pool} is not active")
+
+    def _check_support(self, xml: str) -> None:
+        """Refuse to start what `guest_support` said no to, in the words that it gave."""
+        said = self.supports(start_needs(xml))
+        for answer in (said.emulator, said.machine, said.cpu, *said.volumes):
+            if answer.said is Said.NO:
+                raise HypervisorError(answer.words, hint=_HINT)
 
     def end(self, uuid: str, reason: str) -> None:
         """End the domain's process: a persistent one stays defined and off, a transient one is gone.

@@ -21,7 +21,7 @@ from numaferry.virt.libvirt.capabilities import with_free_pages
 from numaferry.virt.links import link_reason
 from numaferry.virt.ownership import manager_of, read_ownership, with_ownership
 from numaferry.virt.port import ClosesOnExit
-from numaferry.virt.simulated import guest_xml
+from numaferry.virt.simulated import guest_xml, storage
 from numaferry.virt.simulated.faults import ClientDied, Event
 from numaferry.virt.simulated.guest_xml import read_config
 from numaferry.virt.simulated.job import BUSY, MigrationJob
@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from numaferry.model import CpuSet, Instance, MigrateCall, Ownership, Vif
+    from numaferry.model import (
+        CpuSet,
+        DiskSize,
+        GuestSupport,
+        HostStorage,
+        Instance,
+        MigrateCall,
+        Ownership,
+        StartNeeds,
+        Vif,
+        Volume,
+    )
     from numaferry.virt.simulated.fleet import Fleet
     from numaferry.virt.simulated.host import SimDomain, SimHost
 
@@ -177,7 +188,31 @@ class SimulatedHypervisor(ClosesOnExit):
             return "" if known else f"NIC {vif.mac}: libvirt network {vif.source_dev} does not exist"
         return "" if vif.kind is VifKind.OTHER else link_reason(vif, self._host.links)
 
+    def guest_support(self, needs: StartNeeds) -> GuestSupport:
+        """Say what the host was built to say, and of each volume whether its pool is there."""
+        return self._call("guest_support", lambda: self._host.supports(needs))
+
+    def storage(self, paths: Sequence[str]) -> HostStorage:
+        """Return the host's pools, and the images at those of `paths` that lie in one."""
+        return self._call("storage", lambda: storage.read_storage(self._host, paths))
+
+    def disk_sizes(self, uuid: str, targets: Sequence[str]) -> dict[str, DiskSize]:
+        """Return how big these disks are."""
+        return self._call(
+            "disk_sizes",
+            lambda: storage.disk_sizes(self._host, _xml(self._find(uuid), XmlKind.LIVE), targets),
+            uuid,
+        )
+
     # writing
+
+    def create_volume(self, volume: Volume) -> None:
+        """Make an empty image."""
+        self._call("create_volume", lambda: storage.create(self._host, volume))
+
+    def delete_volume(self, path: str) -> None:
+        """Remove an image."""
+        self._call("delete_volume", lambda: storage.delete(self._host, path))
 
     def set_ownership(self, uuid: str, ownership: Ownership | None) -> None:
         """Write or remove our metadata element, live and persistent."""

@@ -12,6 +12,7 @@ from numaferry.errors import HypervisorError, NotFound
 from numaferry.model import DomainState, JobInfo, PostCopy
 from numaferry.virt.simulated.faults import Event
 from numaferry.virt.simulated.guest_xml import abi_difference, read_config, without_id
+from numaferry.virt.simulated.storage import DiskCopy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,6 +67,7 @@ class MigrationJob:
         self.abort_requested = False
         #: The waiting client was killed by a fault.
         self.client_died = False
+        self.disks = DiskCopy.of(source, dest, source.domains[call.uuid].live or "", call)
         self.total_bytes = read_config(source.domains[call.uuid].live or "").memory_kib * 1024
         self.round_bytes = self.total_bytes
         self.dirtied_bytes = 0
@@ -126,6 +128,10 @@ class MigrationJob:
             memory_page_size_bytes=PAGE_BYTES,
             memory_iteration=self.iteration,
             downtime_ms=round(downtime_s * 1000),
+            disk_total_bytes=self.disks.total_bytes,
+            disk_processed_bytes=self.disks.done_bytes,
+            disk_remaining_bytes=0 if self.ended else self.disks.total_bytes - self.disks.done_bytes,
+            disk_bps=0 if self.ended or not self.disks.total_bytes else self.bandwidth_bytes_s,
             auto_converge_throttle=self.throttle,
             completed=self.ended,
         )
@@ -146,6 +152,7 @@ class MigrationJob:
             self.fail("Requested operation is not valid: domain is not running")
             return
         difference = abi_difference(read_config(domain.live), read_config(self.call.dest_xml))
+        difference = difference or self.disks.refusal()
         if difference:
             self.fail(difference)
         else:
@@ -188,7 +195,7 @@ class MigrationJob:
         return True
 
     def _transfer(self, domain: SimDomain) -> None:
-        sent = min(self.round_bytes, int(self.bandwidth_bytes_s * self.fleet.tick_s))
+        sent = min(self.round_bytes, self.disks.send(int(self.bandwidth_bytes_s * self.fleet.tick_s)))
         self.round_bytes -= sent
         self.processed_bytes += sent
         if domain.running:
@@ -224,6 +231,8 @@ class MigrationJob:
         if incoming is None:
             self.fail(LOST)
             return
+        self.disks.finish()
+        self.fleet.lives[self.call.uuid].lost_disks += self.disks.differing()
         incoming.state, incoming.reason = DomainState.RUNNING, "migrated"
         if self.call.persistent_xml is not None:
             incoming.persistent = without_id(self.call.persistent_xml)
