@@ -106,8 +106,13 @@ def test_every_disk_has_its_reason_at_once():
 def test_the_same_network_pool_on_both_hosts_proves_it():
     nfs = pool(kind="netfs", source=NFS)
     assert verdict(view(file(), here=[nfs], there=[nfs])) is Verdict.PROVEN
-    below = file(f"{IMAGES}/deep/er/db1.img")
-    assert verdict(view(below, here=[nfs], there=[nfs])) is Verdict.PROVEN
+
+
+def test_what_lies_deeper_than_a_network_pools_directory_was_held_for_proven():
+    """There another file system may be mounted, on each host its own."""
+    nfs = pool(kind="netfs", source=NFS)
+    below = file(f"{IMAGES}/local/db1.img")
+    assert verdict(view(below, here=[nfs], there=[nfs])) is Verdict.REFUSED
 
 
 def test_a_volume_of_a_pool_that_both_hosts_have_is_proven():

@@ -286,6 +286,55 @@ def test_images_are_not_removed_under_a_job_that_has_begun_while_the_move_was_be
     whole(site, uuid, moved=True)
 
 
+def test_a_roll_back_after_a_post_copy_that_broke_deleted_the_newest_data_of_all(site):
+    """The guest ran on the destination and is nowhere now: those images may be the only ones that are up to date."""
+    for host in ("alpha", "beta"):
+        site.fleet.add_pool(host, "default", IMAGES)
+    for path in (VDA, VDB):
+        site.fleet.add_image("alpha", path, content="old")
+    uuid = site.guest(extra=DISKS)
+    site.fleet.inject("confirm", "client-dies")
+    with pytest.raises(ClientDied):
+        drive(site)
+    site.fleet.hosts["beta"].domains.pop(uuid, None)
+    alpha = site.fleet.hosts["alpha"].domains.get(uuid)
+    if alpha is not None and alpha.state.active:
+        site.fleet.end_guest("alpha", uuid, "destroyed")
+    site.taken_over(1, "another")
+    move = Move.load(site.engine(controller="another")._tools, 1)
+    images.remove(move)
+    assert set(files(site, "beta")) == {VDA, VDB}
+    assert any("the guest is not seen on alpha" in one for one in site.sentences())
+    move.close()
+
+
+def test_nothing_is_removed_while_the_source_is_silent(site, uuid):
+    """It may run a job that writes to these images."""
+    site.fleet.inject("perform", "client-dies", after_bytes=1)
+    with pytest.raises(ClientDied):
+        drive(site)
+    site.taken_over(1, "another")
+    move = Move.load(site.engine(controller="another")._tools, 1)
+    site.fleet.cut("alpha", "controller")
+    images.remove(move)
+    assert set(files(site, "beta")) == {VDA, VDB}
+    move.close()
+
+
+def test_a_disk_plugged_into_a_guest_without_local_disks_was_not_noticed(site):
+    """All was on the network, or there was nothing, so that nobody had written down what was judged."""
+    uuid = site.guest()
+
+    def plugged(migration, job):
+        domain = site.fleet.hosts["alpha"].domains[uuid]
+        if job is None and migration.step == "live_migration" and "vda" not in domain.live:
+            domain.live = domain.live.replace("</devices>", f"{DISKS.partition('</disk>')[0]}</disk></devices>")
+
+    with pytest.raises(CheckFailed, match="disks of db1 have changed"):
+        drive(site, MigrationPolicy(), on_progress=plugged)
+    site.settled(uuid, moved=False)
+
+
 def test_the_answer_that_the_guest_is_gone_keeps_the_copies_since_it_may_have_run_there(site):
     """The destination's images may be the only ones that are up to date."""
     for host in ("alpha", "beta"):

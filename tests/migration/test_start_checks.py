@@ -134,7 +134,7 @@ def test_a_volume_needs_its_pool_active():
     dest = attrs.evolve(ABLE, volumes=(YES, no("storage pool slow is not active")))
     check = look("volumes", needs=needs, dest=dest)
     assert check.outcome is Outcome.FAILS
-    assert check.reason == "host beta lacks volume(s): slow/db1-log (storage pool slow is not active)"
+    assert check.reason == "host beta lacks the pool of: slow/db1-log (storage pool slow is not active)"
     assert outcome("volumes", needs=needs, dest=attrs.evolve(ABLE, volumes=(YES, YES))) is Outcome.OK
     assert outcome("volumes", needs=needs, dest=attrs.evolve(ABLE, volumes=(YES, Answer()))) is Outcome.UNKNOWN
 

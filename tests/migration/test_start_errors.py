@@ -29,6 +29,7 @@ SAID = {
     "tpm-backend": "Unable to find 'swtpm_setup' binary in $PATH",
     "firmware": "operation failed: unable to find any master var store for loader: /f/CODE.fd",
     "peer": "operation failed: Failed to connect to remote libvirt URI qemu+tls://b/system: Connection refused",
+    "listen": "internal error: QEMU closed the monitor: Failed to bind socket: Cannot assign requested address",
     "snapshots": "Requested operation is not valid: cannot migrate domain with 2 snapshots",
     "block-job": "Requested operation is not valid: domain has active block job",
     "io-error": "Requested operation is not valid: cannot migrate domain with I/O error",

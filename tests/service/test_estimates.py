@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from numaferry.cli.jsonform import dumps
-from numaferry.errors import CheckFailed, Conflict, MigrationFailed
+from numaferry.errors import CheckFailed, Conflict, HypervisorError, MigrationFailed
 from numaferry.ledger import open_ledger
 from numaferry.model import (
     CpuSet,
@@ -21,6 +21,7 @@ from numaferry.model import (
 from numaferry.service import Ferry
 from numaferry.service.estimates import judge
 from numaferry.virt.simulated import Fleet
+from numaferry.virt.simulated.hypervisor import SimulatedHypervisor
 from numaferry.virt.simulated.job import MigrationJob
 
 SETS = HostConfig(cpu_dedicated_set=CpuSet.parse("2-7"), cpu_shared_set=CpuSet.parse("0-1"), reserved_host_memory_mb=64)
@@ -117,6 +118,28 @@ def test_one_that_ends_by_itself_is_not_warned_of(place):
     told = Told()
     ferry.migrate("db1", "beta", policy=wish(bandwidth_mib_s=256, on_no_convergence="refuse"), watch=told)
     assert told.warnings == []
+
+
+def test_a_host_that_can_not_measure_refused_every_move_that_was_only_to_be_warned_of(place, monkeypatch):
+    """Libvirt before 7.2 has no virDomainStartDirtyRateCalc."""
+    *_, ferry, _ = place
+
+    def refuses(*_words):
+        raise HypervisorError("this function is not supported by the connection driver")
+
+    monkeypatch.setattr(SimulatedHypervisor, "look_at_memory", refuses)
+    told = Told()
+    ferry.migrate("db1", "beta", policy=wish(bandwidth_mib_s=256, on_no_convergence="refuse"), watch=told)
+    assert "can't be known" in told.warnings[0]
+
+
+def test_a_move_over_other_connections_says_nothing_of_the_way(place):
+    """Eight connections carry several times what one does, and more than one that is encrypted."""
+    fleet, ledger, ferry, _ = place
+    fleet.dirty_mib_s = dict.fromkeys(fleet.dirty_mib_s, 0)
+    ferry.migrate("db1", "beta", policy=wish(parallel_connections=8))
+    assert ledger.observed_bps("alpha", "beta", MigrationPolicy()) == 0
+    assert ledger.observed_bps("alpha", "beta", MigrationPolicy(parallel_connections=8)) > 0
 
 
 def test_without_a_limit_the_bandwidth_is_what_earlier_moves_that_way_reached(place):

@@ -173,8 +173,9 @@ class MoveStore(Store):
         row = asked.row
         if row.made is not None:
             return _made(connection, load_migration(connection, row.made))
-        if row.moving is not None:
-            raise being_moved(load_migration(connection, row.moving), row.name)
+        if row.moving is not None and (moving := load_migration(connection, row.moving)).in_progress:
+            # its number may be from before the lock was waited for
+            raise being_moved(moving, row.name)
         instance = instance_from(row)
         if wish.kind is MigrationType.REPIN:
             candidates = (instance.host,)
@@ -220,6 +221,9 @@ def _claim_on(
     for find in (partial(glance, snapshot=glanced), look):
         choice = _consider(connection, name, instance, wish, find)
         if isinstance(choice, Misfit):
+            if find is not look and glanced is not None:
+                # it was read together with the instance, whose lock may have been waited for: others may have left
+                continue
             return choice
         made = _claim(connection, instance, choice, wish, slot=slot)
         if made is not None:

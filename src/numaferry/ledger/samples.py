@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from numaferry.ledger.rows import AnyRow
+    from numaferry.model import MigrationPolicy
 
 #: A look is kept when the last one that was is so old, even within one pass over the memory.
 EVERY_S: Final = 10.0
@@ -32,6 +33,8 @@ KEPT: Final = 500
 _HELD_BACK: Final = 0.8
 #: So many migrations, the newest, say how fast memory goes from one host to another.
 _LATELY: Final = 10
+#: And they are looked for among so many.
+_LOOKED_AT: Final = 50
 
 _TABLE = schema.migration_sample.c
 
@@ -62,6 +65,11 @@ def due(job: JobInfo, last: JobInfo | None, age_s: float) -> bool:
     if job.memory_iteration != last.memory_iteration or age_s >= EVERY_S:
         return True
     return not _bps(last) and _bps(job) > 0
+
+
+def _way(policy: MigrationPolicy) -> tuple[object, ...]:
+    """Return what of a policy decides how memory is sent."""
+    return policy.tls, policy.parallel_connections, policy.compression
 
 
 def _sent_bps(job: JobInfo) -> int:
@@ -110,27 +118,28 @@ class SampleStore(Store):
         with self._read() as connection:
             return tuple(_sample(row) for row in connection.execute(query))
 
-    def observed_bps(self, source: str, dest: str = "") -> int:
-        """Return how fast memory went from a host to another (to any) lately, in bytes/s; 0: nothing tells.
+    def observed_bps(self, source: str, dest: str, policy: MigrationPolicy) -> int:
+        """Return how fast memory went from a host to another ("": to any) lately, in bytes/s; 0: nothing tells.
 
-        The median of what the last migrations reached at best. One that its policy held back tells nothing.
+        The median of what the last migrations reached at best that sent it in the same way as `policy` would: encrypted
+        or not, over as many connections, compressed alike. One that its limit held back tells nothing.
         """
         move = schema.migration.c
-        query = (
-            select(move.id, move.policy_json, _TABLE.job_json)
-            .join(schema.migration, move.id == _TABLE.migration_id)
-            .where(move.source == source, true() if not dest else move.dest == dest)
-            .order_by(_TABLE.id.desc())
-            .limit(KEPT)
+        moves = select(move.id, move.policy_json).where(
+            move.source == source, true() if not dest else move.dest == dest
         )
-        best: dict[int, int] = {}
+        best: list[int] = []
         with self._read() as connection:
-            for number, policy_text, job_text in connection.execute(query):
-                limit = policy_of_row(policy_text).bandwidth_mib_s << 20
-                bps = _sent_bps(loads(job_text, JobInfo))
-                if bps and (not limit or bps < limit * _HELD_BACK):
-                    best[number] = max(bps, best.get(number, 0))
-        return int(median(list(best.values())[:_LATELY])) if best else 0
+            for number, policy_text in connection.execute(moves.order_by(move.id.desc()).limit(_LOOKED_AT)):
+                then = policy_of_row(policy_text)
+                if _way(then) != _way(policy) or len(best) == _LATELY:
+                    continue
+                limit = then.bandwidth_mib_s << 20
+                rows = connection.execute(select(_TABLE.job_json).where(_TABLE.migration_id == number)).scalars()
+                reached = max((_sent_bps(loads(text, JobInfo)) for text in rows), default=0)
+                if reached and (not limit or reached < limit * _HELD_BACK):
+                    best.append(reached)
+        return int(median(best)) if best else 0
 
     def last_sample(self, migration_id: int) -> Sample | None:
         """Return the newest one, or None."""

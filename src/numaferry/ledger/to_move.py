@@ -35,8 +35,9 @@ class ToMove:
 def load_to_move(connection: Connection, uuid: str, migration_uuid: str, first: str) -> ToMove:
     """Return the instance of this UUID and the host of the name `first`; raises NotFound for the instance.
 
-    Only the instance is certain to be as it is after the lock. The host is claimed on only if it still is what was
-    looked at; a migration that was made since is in the way of the keys, and who runs into them begins again
+    Only the instance is certain to be as it is after the lock, which may have been waited for. The host is claimed on
+    only if it still is what was looked at, and looked at again before it is called unfit; a migration that has ended
+    since is no obstacle, and one that was made since is in the way of the keys: who runs into them begins again
     (`trouble`).
     """
     row = locked_row(connection, _QUERY, {"uuid": uuid, "migration_uuid": migration_uuid, "name": first})

@@ -199,6 +199,8 @@ def _against(view: DisksView, disk: GuestDisk, path: str, policy: MigrationPolic
     name, top, dest = disk.target, disk.images[0], view.dest
     if policy.shared_storage and policy.copy_storage is CopyStorage.FULL:
         yield f"{name} is said to be shared and to be copied, onto itself then", "say one of the two"
+    if disk.encrypted:
+        yield f"{name} is encrypted: an empty image for it can't be made", SAY
     if disk.shareable:
         yield f"{name} is shareable: a copy would part it from the other guests that write to it", SAY
     if disk.device != "disk" or not path:
@@ -267,7 +269,8 @@ def _holds(pool: StoragePool, image: DiskImage) -> bool:
     """Tell whether an image lies in this pool, by the pool's name or its directory."""
     if image.pool:
         return pool.name == image.pool
-    return bool(pool.target and image.path) and image.path.startswith(pool.target.rstrip("/") + "/")
+    # further down another file system may be mounted, on each host its own
+    return bool(pool.target and image.path) and posixpath.dirname(image.path) == pool.target.rstrip("/")
 
 
 def _path(image: DiskImage, storage: HostStorage) -> str:
@@ -284,24 +287,28 @@ def _pool_of(path: str, storage: HostStorage) -> StoragePool | None:
     for pool in storage.pools:
         if pool.target and pool.target.rstrip("/") == folder:
             return pool
-    below = [one for one in storage.pools if one.type in NETWORK_POOLS and one.target and path.startswith(one.target)]
+    below = [
+        one for one in storage.pools if one.type in NETWORK_POOLS and one.target and path.startswith(f"{one.target}/")
+    ]
     return below[0] if below else None
 
 
 def _room(view: DisksView, judged: tuple[Judgement, ...]) -> Iterator[Check]:
-    """Yield a failed check for each pool that has less room than the images take on the source."""
-    needed: dict[str, int] = {}
-    for one in judged:
-        if one.volume is not None:
-            taken = view.sizes[one.target].allocation_bytes
-            needed[one.volume.pool] = needed.get(one.volume.pool, 0) + taken
+    """Yield a check for each pool in which what is copied has too little room, or may have.
+
+    At least what the images take on the source is written. It may be as much as the guest sees: holes of a raw image
+    are not always kept, and an image that is copied whole takes what it is based on as well.
+    """
     for pool in view.dest_storage.pools:
-        if needed.get(pool.name, 0) > pool.available_bytes:
-            words = (
-                f"pool {pool.name} of {view.dest} has room for {_mib(pool.available_bytes)} MiB, "
-                f"what is copied takes {_mib(needed[pool.name])} MiB on {view.source}"
-            )
+        sizes = [view.sizes[one.target] for one in judged if one.volume is not None and one.volume.pool == pool.name]
+        least, most = sum(one.allocation_bytes for one in sizes), sum(one.capacity_bytes for one in sizes)
+        room = f"pool {pool.name} of {view.dest} has room for {_mib(pool.available_bytes)} MiB"
+        if least > pool.available_bytes:
+            words = f"{room}, what is copied takes {_mib(least)} MiB on {view.source}"
             yield Check("disk-space", Outcome.FAILS, words)
+        elif most > pool.available_bytes:
+            words = f"{room}, what is copied may take {_mib(most)} MiB there, and other moves may take room too"
+            yield Check("disk-space", Outcome.UNKNOWN, words)
 
 
 def _mib(size_bytes: int) -> int:

@@ -20,7 +20,7 @@ import attrs
 from numaferry.errors import CheckFailed, HypervisorError, NotFound
 from numaferry.migration.checks import refuse
 from numaferry.migration.disks import DisksView, Verdict, check_disks, is_untouched, judge, paths, unproven
-from numaferry.migration.evidence import DestWord, dest_word
+from numaferry.migration.evidence import DestWord, Phase, SourceWord, dest_word, phase_of, source_word
 from numaferry.model import Volume
 from numaferry.request import guest_disks
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Keys of a migration's memo; the last one is what the guest's disks were when they were judged.
 COPIES, SAID, JUDGED = "disk_copies", "disks_said_shared", "disks_judged"
+#: What the source says where the guest is there, so that nothing on the destination is newer.
+_ON_THE_SOURCE = frozenset({SourceWord.RUNNING, SourceWord.PAUSED, SourceWord.HELD})
 
 
 @attrs.frozen(slots=True)
@@ -90,8 +92,8 @@ def prepare(move: Move, xml: str) -> None:
 
 def refuse_changed(move: Move, xml: str) -> None:
     """Raise CheckFailed where the guest's disks are not those that were judged: a new one would go unseen."""
-    judged = move.memo(JUDGED)
-    if judged is not None and judged != _judged(guest_disks(xml)):
+    before = move.memo(JUDGED)
+    if before is not None and before != judged(xml):
         raise CheckFailed(
             f"the disks of {move.instance.name} have changed since they were checked",
             hint="move it again: they are judged anew",
@@ -122,6 +124,7 @@ def remove(move: Move) -> None:
         return
     for copy in copies:
         path = copy.volume.path
+        # what the destination has is read before, so that nothing slow lies between the last look and the removal
         what = f"removing the copy of {copy.target} at {path} on {move.dest.name}"
         if move.tidy(what, partial(_remove, move, copy), reach=False):
             _commit(move, f"{what}: done", (one for one in noted(move) if one.target != copy.target))
@@ -131,13 +134,19 @@ def remove(move: Move) -> None:
 
 
 def _in_use(move: Move) -> str:
-    """Return why the images on the destination may be in use, "" where they are not."""
-    _, job, dest = move.look()
+    """Return why the images on the destination may be in use, or hold what is nowhere else; "" where neither is so.
+
+    Once a job was asked for, only a guest that is seen on the source proves it: after a switch by post-copy the newest
+    data are on the destination, whatever became of the guest since. Nothing is concluded from silence.
+    """
+    source, job, dest = move.look()
     if job is not None and not job.completed:
         return "since a job runs"
     if dest_word(dest) in {DestWord.ACTIVE, DestWord.INCOMING}:
         return f"since {move.dest.name} has the guest"
-    return ""
+    if phase_of(move.migration) is Phase.BEFORE or source_word(source, job, move.migration) in _ON_THE_SOURCE:
+        return ""
+    return f"since the guest is not seen on {move.source.name}"
 
 
 def leave(move: Move, why: str) -> None:
@@ -160,12 +169,12 @@ def tell_kept(move: Move) -> None:
 def _note(move: Move, view: DisksView) -> None:
     policy = move.migration.policy
     refuse(check_disks(view, policy), f"the disks of {move.instance.name} can't go to {move.dest.name}")
-    judged = judge(view, policy)
-    copies = [Copy(one.target, one.volume, one.origin) for one in judged if one.volume is not None]
-    said = [one.target for one in judged if one.verdict is Verdict.SAID]
+    found = judge(view, policy)
+    copies = [Copy(one.target, one.volume, one.origin) for one in found if one.volume is not None]
+    said = [one.target for one in found if one.verdict is Verdict.SAID]
     if not copies and not said:
         return
-    words = "; ".join(one.reason for one in judged if one.verdict in {Verdict.SAID, Verdict.COPY})
+    words = "; ".join(one.reason for one in found if one.verdict in {Verdict.SAID, Verdict.COPY})
     memo = {COPIES: _dump(copies), SAID: ",".join(said), JUDGED: _judged(view.disks)}
     move.commit(words, memo=memo)
 
@@ -183,16 +192,17 @@ def _make(move: Move, copy: Copy) -> None:
 
 
 def _remove(move: Move, copy: Copy) -> bool:
-    """Remove one image and return True; raises HypervisorError where it can't be told from somebody's."""
-    if not copy.made:
-        seen = move.dest_host.storage((copy.volume.path,)).volumes.get(copy.volume.path)
-        if seen is None:
-            return True
-        if not is_untouched(seen, copy.volume):
-            raise HypervisorError(
-                f"{copy.volume.path} is not empty, or not as it would have been made: it may be somebody's",
-                hint="look at it; nobody's data is removed",
-            )
+    """Remove one image and return True; raises HypervisorError where it is in use, or can't be told from somebody's."""
+    seen = move.dest_host.storage((copy.volume.path,)).volumes.get(copy.volume.path)
+    if seen is None:
+        return True
+    if not copy.made and not is_untouched(seen, copy.volume):
+        raise HypervisorError(
+            f"{copy.volume.path} is not empty, or not as it would have been made: it may be somebody's",
+            hint="look at it; nobody's data is removed",
+        )
+    if words := _in_use(move):
+        raise HypervisorError(f"{copy.volume.path} is not removed, {words}", hint="what became of the job is seen next")
     # one that has gone meanwhile is gone
     with suppress(NotFound):
         move.dest_host.delete_volume(copy.volume.path)
@@ -201,6 +211,11 @@ def _remove(move: Move, copy: Copy) -> bool:
 
 def _commit(move: Move, sentence: str, copies: Iterable[Copy]) -> None:
     move.commit(sentence, memo={COPIES: _dump(copies)})
+
+
+def judged(xml: str) -> str:
+    """Return what `refuse_changed` compares, of a live domain XML."""
+    return _judged(guest_disks(xml))
 
 
 def _judged(disks: Iterable[GuestDisk]) -> str:

@@ -62,6 +62,7 @@ def pre_live_migration(move: Move) -> None:
         memo = {
             PAGES_BEFORE: dump_pages(move.dest_host.free_pages()),
             OWNERSHIP: "" if mark is None else json.dumps(attrs.asdict(mark)),
+            **({images.JUDGED: images.judged(seen.xml)} if seen else {}),
         }
         move.commit("noted the guest's mark on the source and the free pages on the destination", memo=memo)
     make_call(move)

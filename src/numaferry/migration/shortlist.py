@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from numaferry.errors import CheckFailed, HostUnreachable, NoFit, NumaferryError
+from numaferry.errors import CheckFailed, HostError, NoFit, NumaferryError
 from numaferry.migration.checks import (
     check_can_live_migrate_destination,
     check_can_live_migrate_source,
@@ -102,8 +102,8 @@ def _shortlist(
             passed.append(name)
         except CheckFailed as error:
             refused.append(error)
-        except HostUnreachable as error:
-            refused.append(HostUnreachable(f"host {name} can't be asked: {error.message}", hint=error.hint))
+        except HostError as error:
+            refused.append(type(error)(f"host {name} can't be asked: {error.message}", hint=error.hint))
         if len(passed) == SHORTLIST:
             break
     if passed:

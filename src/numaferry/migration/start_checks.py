@@ -183,12 +183,12 @@ def _volumes(held: _Held) -> Check | None:
     answers = [*zip(held.needs.volumes, held.dest.volumes, strict=False)]
     missing = [f"{pool}/{volume} ({said.words})" for (pool, volume), said in answers if said.said is Said.NO]
     if missing:
-        return Check("volumes", Outcome.FAILS, f"host {held.host} lacks volume(s): {'; '.join(missing)}")
+        return Check("volumes", Outcome.FAILS, f"host {held.host} lacks the pool of: {'; '.join(missing)}")
     known = sum(said.said is Said.YES for _, said in answers)
     count = len(held.needs.volumes)
     if known < count:
-        return _unknown("volumes", f"libvirt on {held.host} tells of {known} of {count} volumes")
-    return Check("volumes", Outcome.OK, f"all {count} volumes are on {held.host}")
+        return _unknown("volumes", f"libvirt on {held.host} tells of the pools of {known} of {count} volumes")
+    return Check("volumes", Outcome.OK, f"the pools of all {count} volumes are active on {held.host}")
 
 
 def _disk_cache(held: _Held) -> Check | None:

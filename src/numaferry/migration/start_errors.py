@@ -76,6 +76,11 @@ START_ERRORS: Final = (
         r"unable to connect to server|connect to remote libvirt|unable to resolve|authentication failed",
         "the source's libvirtd has to reach the destination's, and to log in there: try it from the source",
     ),
+    StartError(
+        "listen",
+        r"Cannot assign requested address|Failed to (bind|find an available port)",
+        "migration_address is not an address of the destination itself: write it as a URI, tcp://ADDRESS",
+    ),
     StartError("snapshots", r"cannot migrate domain with \d+ snapshots", "delete the snapshots"),
     StartError("block-job", r"active block job", "wait for the block job, or end it"),
     StartError("io-error", r"(with|due to) I/O error", "mend the disk's back end, then resume the guest"),

@@ -133,8 +133,13 @@ class HostConfig:
 
     @property
     def listen_address(self) -> str:
-        """Where a QEMU that arrives here listens: `migration_address` if it is a bare IP address, else ""."""
+        """Where a QEMU that arrives here listens: `migration_address` if it is a bare IP address, else "".
+
+        A name, a URI and an address with a scope (fe80::1%eth0) say nothing of where to listen: its qemu.conf does.
+        """
         address = self.migration_address.removeprefix("[").removesuffix("]")
+        if "%" in address:
+            return ""
         try:
             ipaddress.ip_address(address)
         except ValueError:

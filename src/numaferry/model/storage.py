@@ -46,6 +46,8 @@ class GuestDisk:
     readonly: bool = False
     #: libvirt's ``<shareable/>``: several guests may write to it at once.
     shareable: bool = False
+    #: Any image of it is (libvirt's ``<encryption>``).
+    encrypted: bool = False
 
 
 @attrs.frozen(slots=True)

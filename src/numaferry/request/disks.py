@@ -30,6 +30,7 @@ def _disk(element: etree._Element) -> GuestDisk:
         images=tuple(_images(element)),
         readonly=element.find("readonly") is not None,
         shareable=element.find("shareable") is not None,
+        encrypted=next(element.iter("encryption"), None) is not None,
     )
 
 

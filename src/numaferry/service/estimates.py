@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from numaferry.errors import CheckFailed, Conflict
+from numaferry.errors import CheckFailed, Conflict, HypervisorError
 from numaferry.migration.dirtying import HotSet, hot_set
 from numaferry.migration.estimate import Ending, Forecast, Way, forecast, naive_s
 from numaferry.migration.progress import mib, rate, span
@@ -62,7 +62,7 @@ def estimated(
             hint="wait for its end: virsh domjobinfo shows it",
         )
     look = hypervisor.look_at_memory(instance.uuid, PERIODS_S)
-    return judge(instance, dest or "", policy, look, ledger.observed_bps(instance.host, dest or ""))
+    return judge(instance, dest or "", policy, look, ledger.observed_bps(instance.host, dest or "", policy))
 
 
 def refuse_endless(
@@ -80,7 +80,13 @@ def refuse_endless(
     """
     if policy.on_no_convergence is OnNoConvergence.IGNORE:
         return
-    shown = estimated(ledger, reach, instance, dest, policy)
+    try:
+        shown = estimated(ledger, reach, instance, dest, policy)
+    except HypervisorError as error:
+        # a libvirt before 7.2, or a host too busy to answer: nothing is known, which refuses nothing
+        if watch is not None:
+            watch.warned(f"whether the move of {instance.name} ends by itself can't be known: {error.message}")
+        return
     if shown.converges is False and policy.on_no_convergence is OnNoConvergence.REFUSE:
         raise CheckFailed(
             f"{shown.instance} is not moved (on_no_convergence = refuse): {shown.sentence}",

@@ -205,9 +205,7 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         source=source.name,
         dest=dest.name,
         placement=claim.placement,
-        checks=tuple(
-            CheckLine(one.name, str(one.outcome), "; ".join(filter(None, (one.reason, one.hint)))) for one in looked
-        ),
+        checks=tuple(map(_line, looked)),
         xml_difference=xml_difference(live, dest_xml),
         dest_xml=dest_xml,
         persistent_xml=persistent_xml,

@@ -26,21 +26,38 @@ _SOURCE: Final = (("host", "name"), ("dir", "path"), ("device", "path"), ("name"
 
 
 def read_storage(connection: libvirt.virConnect, paths: Sequence[str]) -> HostStorage:
-    """Return active pools, and which of `paths` have a volume; empty where the host has no storage driver."""
+    """Return active pools, and which of `paths` have a volume; empty where the host has no storage driver.
+
+    A pool of type dir in whose directory one of the paths lies is read anew; one of another type only where libvirt
+    does not know the path, since a refresh that fails closes the pool (virStoragePoolRefresh): netfs is unmounted.
+    """
     try:
         pools = connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+    except libvirt.libvirtError:
+        # no driver, or (modular daemons) no virtstoraged: nothing is known of its storage, which proves nothing
+        if not connection.isAlive():
             raise
         return HostStorage()
     folders = {posixpath.dirname(path) for path in paths}
+    unknown = {posixpath.dirname(path) for path in paths if _volume(connection, path) is None}
     seen = []
     for pool in pools:
-        if read_pool(pool.XMLDesc()).target in folders:
-            pool.refresh()
-        seen.append(read_pool(pool.XMLDesc()))
+        now = read_pool(pool.XMLDesc())
+        if now.target in (folders if now.type == "dir" else unknown):
+            _refresh(connection, pool)
+            now = read_pool(pool.XMLDesc())
+        seen.append(now)
     volumes = {path: found for path in paths if (found := _volume(connection, path)) is not None}
     return HostStorage(tuple(sorted(seen, key=lambda pool: pool.name)), volumes)
+
+
+def _refresh(connection: libvirt.virConnect, pool: libvirt.virStoragePool) -> None:
+    """Read a pool anew; where libvirt can't now (another image is being made in it), what it knows has to do."""
+    try:
+        pool.refresh()
+    except libvirt.libvirtError:
+        if not connection.isAlive():
+            raise
 
 
 def read_pool(xml: str) -> StoragePool:
@@ -113,11 +130,7 @@ def create(connection: libvirt.virConnect, volume: Volume) -> None:
 
 
 def delete(connection: libvirt.virConnect, path: str) -> None:
-    """Remove an image. Raises NotFound where no pool has it."""
-    folder = posixpath.dirname(path)
-    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-        if read_pool(pool.XMLDesc()).target == folder:
-            pool.refresh()
+    """Remove an image that `read_storage` has just shown. Raises NotFound where no pool has it."""
     try:
         connection.storageVolLookupByPath(path).delete()
     except libvirt.libvirtError as error:

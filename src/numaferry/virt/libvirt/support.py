@@ -36,7 +36,7 @@ def read_support(connection: libvirt.virConnect, needs: StartNeeds) -> GuestSupp
         loaders=_loaders(capabilities),
         secmodels=secmodels,
         host_cpu=host_cpu,
-        volumes=tuple(_volume(connection, pool, volume) for pool, volume in needs.volumes),
+        volumes=tuple(_pool(connection, pool) for pool, _ in needs.volumes),
     )
 
 
@@ -147,13 +147,12 @@ def _host_cpu(cpu: _Element) -> HostCpu:
     )
 
 
-def _volume(connection: libvirt.virConnect, pool: str, volume: str) -> Answer:
-    """Tell whether a pool is there and active, and has this volume."""
+def _pool(connection: libvirt.virConnect, pool: str) -> Answer:
+    """Tell whether a pool is there and active; whether a volume is in it is for the verdict on its disk to say."""
     try:
         found = connection.storagePoolLookupByName(pool)
         if not found.isActive():
             return Answer(Said.NO, f"storage pool {pool} is not active")
-        found.storageVolLookupByName(volume)
     except libvirt.libvirtError as error:
         answer = _no_answer(connection, error)
         return Answer(Said.NO, answer.words) if error.get_error_code() in _NO_POOL else answer
