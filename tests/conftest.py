@@ -29,25 +29,12 @@ ALLOWED = "not-here"
 permitted: dict[str, str] = {}
 
 
-def pytest_collection_modifyitems(items):
-    """Let one worker have all tests of the emulated hosts, and another those of the namespaces, a file at a time.
-
-    So each worker brings up each kind of lab at most once. The faults are one group: they write one matrix.
-    """
-    for item in items:
-        if item.get_closest_marker("hosts"):
-            item.add_marker(pytest.mark.xdist_group("hosts"))
-        elif item.get_closest_marker("lab"):
-            folder = item.path.parent.name
-            item.add_marker(pytest.mark.xdist_group("faults" if folder == "faults" else f"{folder}/{item.path.name}"))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Turn a skip that nobody allowed into a failure."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
-        node = item.nodeid.split("[")[0].split("@")[0]
+        node = item.nodeid.split("[")[0]
         if node in NOT_HERE:
             report.user_properties.append((ALLOWED, NOT_HERE[node]["reason"]))
         elif REQUIRE_ALL:

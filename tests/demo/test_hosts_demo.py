@@ -1,6 +1,7 @@
-"""The whole demo on real hosts; in `make soak` every proof is looked at clean, then spoiled, when it must fail.
+"""The whole demo on emulated hosts, in `make soak`: clean, and with every proof spoiled, when it must fail.
 
-On the smaller labs each is spoiled in `make test` too (test_small_demos.py).
+On two cores it takes seven minutes, a quarter of what `make test` may take. There the same demo plays on the smaller
+labs (test_small_demos.py), and what is particular to emulated hosts has tests of its own.
 """
 
 import os
@@ -15,7 +16,8 @@ from numaferry.demo.story import PROOFS
 
 
 @pytest.mark.hosts
-@pytest.mark.parametrize("sabotage", ["", pytest.param("each", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("sabotage", ["", "each"])
 def test_hosts_demo_passes_and_each_of_its_proofs_fails_when_spoiled(sabotage):
     ran = subprocess.run(
         [sys.executable, "-m", "numaferry.demo"],
