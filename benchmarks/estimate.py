@@ -24,17 +24,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import libvirt
 import page
+from bench_lab import completed_job, lab_of
 
 from numaferry.errors import MigrationFailed
-from numaferry.lab import control
 from numaferry.lab.guests import GuestCell, GuestSpec, SerialWatch, domain_xml, put_in_share
 from numaferry.ledger import open_ledger
 from numaferry.model import CpuSet, HostConfig, PolicyWish
 from numaferry.service import Ferry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numaferry.lab.model import Lab
 
 OUT = Path("build/bench")
@@ -140,7 +138,7 @@ class Bench:
             if not any("has not ended in" in one.sentence for one in self.ferry.migration_show(str(number)).events):
                 raise
         else:
-            stats = self._stats(name)
+            stats = completed_job(self.lab.host("beta").uri, name)
             took_s, downtime_ms = stats["time_elapsed"] / 1000, stats["downtime"]
         return {
             **attrs.asdict(case),
@@ -161,14 +159,6 @@ class Bench:
         connection = libvirt.open(uri)
         connection.createXML(xml)
         connection.close()
-
-    def _stats(self, name: str) -> dict[str, Any]:
-        connection = libvirt.open(self.lab.host("beta").uri)
-        try:
-            stats: dict[str, Any] = connection.lookupByName(name).jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-        finally:
-            connection.close()
-        return stats
 
     def _destroy(self, uri: str, name: str) -> None:
         connection = libvirt.open(uri)
@@ -234,16 +224,6 @@ def report(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def lab() -> Iterator[Lab]:
-    """A lab that is gone in the end, whatever happens."""
-    control.down(name=NAME)
-    try:
-        yield control.up("namespaces", name=NAME, notations=(), say=lambda line: print(line, file=sys.stderr))
-    finally:
-        control.down(name=NAME)
-
-
 def main() -> int:
     """Measure; exit status 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -254,8 +234,8 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     chosen = cases(FITTING, seed=1) if wanted.fit else cases(wanted.moves, seed=2)
     runs = []
-    with tempfile.TemporaryDirectory(dir=OUT) as folder, lab() as place:
-        bench = Bench(place, Path(folder))
+    with tempfile.TemporaryDirectory(dir=OUT) as folder, lab_of("namespaces", NAME) as lab:
+        bench = Bench(lab, Path(folder))
         for number, case in enumerate(chosen, 1):
             runs.append(bench.run(case))
             print(f"... {number} of {len(chosen)}: {runs[-1]}", file=sys.stderr)

@@ -14,7 +14,6 @@ machine's own cells (`--lab namespaces`, where a move takes a fraction of a seco
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -26,15 +25,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import libvirt
 import page
+from bench_lab import completed_job, lab_of
 
-from numaferry.lab import control
 from numaferry.lab.guests import GuestCell, GuestSpec, MacvtapNic, SerialWatch, domain_xml, put_in_share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from numaferry.lab.model import Lab
 
 OUT = Path("build/bench")
@@ -143,11 +139,7 @@ class Bench:
         began = time.perf_counter()
         self._run(*words)
         took_ms = (time.perf_counter() - began) * 1000
-        connection = libvirt.open(self.lab.host(dest).uri)
-        try:
-            stats = connection.lookupByName(NAME).jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-        finally:
-            connection.close()
+        stats = completed_job(self.lab.host(dest).uri, NAME)
         if not self.watch.until_more().intact:
             raise RuntimeError(f"the guest's counter broke in a move by {by}")
         return {"ms": took_ms, "job_ms": float(stats["time_elapsed"]), "downtime_ms": float(stats["downtime"])}
@@ -231,17 +223,6 @@ def report(lab: str, memory_mib: int, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def lab_of(kind: str) -> Iterator[Lab]:
-    """A lab that is gone in the end, whatever happens."""
-    say: Callable[[str], object] = lambda line: print(line, file=sys.stderr)  # noqa: E731
-    control.down(name=NAME)
-    try:
-        yield control.up(kind, name=NAME, notations=(NOTATION, NOTATION) if kind == "hosts" else (), say=say)  # type: ignore[arg-type]
-    finally:
-        control.down(name=NAME)
-
-
 def main() -> int:
     """Measure; exit status 1 where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -252,7 +233,8 @@ def main() -> int:
     wanted = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     pairs = wanted.pairs or PAIRS[wanted.lab]
-    with lab_of(wanted.lab) as lab, tempfile.TemporaryDirectory(prefix="numaferry-bench-") as folder:
+    notations = (NOTATION, NOTATION) if wanted.lab == "hosts" else ()
+    with lab_of(wanted.lab, NAME, notations) as lab, tempfile.TemporaryDirectory(prefix="numaferry-bench-") as folder:
         bench = Bench(lab, Path(folder), wanted.lab, wanted.memory)
         bench.warm_up()
         found = measure(bench, pairs)

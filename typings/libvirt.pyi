@@ -94,7 +94,6 @@ class virStoragePool:  # noqa: N801  (the bindings' name)
     def XMLDesc(self, flags: int = 0) -> str: ...  # noqa: N802
     def refresh(self, flags: int = 0) -> int: ...
     def createXML(self, xmlDesc: str, flags: int = 0) -> virStorageVol: ...  # noqa: N802, N803
-    def storageVolLookupByName(self, name: str) -> virStorageVol: ...  # noqa: N802
 
 class virDomain:  # noqa: N801  (the bindings' name)
     def snapshotNum(self, flags: int = 0) -> int: ...  # noqa: N802

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from numaferry.migration.outcome import Check, Outcome
+from numaferry.migration.progress import mib
 from numaferry.model import CopyStorage, HostStorage, Volume
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ COPY_FORMATS: Final = frozenset({"raw", "qcow2"})
 EMPTY_BYTES: Final = 1 << 20
 
 SAY: Final = "if both hosts see it, say --shared-storage; to copy it with the guest, --copy-storage=full"
-_MIB: Final = 1 << 20
 
 
 class Verdict(enum.StrEnum):
@@ -189,7 +189,7 @@ def _copy(view: DisksView, disk: GuestDisk, policy: MigrationPolicy) -> Judgemen
         backing_format=(bases[0].format or "raw") if bases else "",
     )
     how = f"above {volume.backing_path}" if bases else "whole"
-    words = f"{disk.target} is copied {how} to {path} on {view.dest}, {_mib(size.capacity_bytes)} MiB"
+    words = f"{disk.target} is copied {how} to {path} on {view.dest}, {mib(size.capacity_bytes)} MiB"
     origin = _path(top, view.source_storage) or top.where
     return Judgement(disk.target, Verdict.COPY, words, volume=volume, origin=origin)
 
@@ -302,15 +302,10 @@ def _room(view: DisksView, judged: tuple[Judgement, ...]) -> Iterator[Check]:
     for pool in view.dest_storage.pools:
         sizes = [view.sizes[one.target] for one in judged if one.volume is not None and one.volume.pool == pool.name]
         least, most = sum(one.allocation_bytes for one in sizes), sum(one.capacity_bytes for one in sizes)
-        room = f"pool {pool.name} of {view.dest} has room for {_mib(pool.available_bytes)} MiB"
+        room = f"pool {pool.name} of {view.dest} has room for {mib(pool.available_bytes)} MiB"
         if least > pool.available_bytes:
-            words = f"{room}, what is copied takes {_mib(least)} MiB on {view.source}"
+            words = f"{room}, what is copied takes {mib(least)} MiB on {view.source}"
             yield Check("disk-space", Outcome.FAILS, words)
         elif most > pool.available_bytes:
-            words = f"{room}, what is copied may take {_mib(most)} MiB there, and other moves may take room too"
+            words = f"{room}, what is copied may take {mib(most)} MiB there, and other moves may take room too"
             yield Check("disk-space", Outcome.UNKNOWN, words)
-
-
-def _mib(size_bytes: int) -> int:
-    """Return MiB, rounded up."""
-    return -(-size_bytes // _MIB)

@@ -157,17 +157,14 @@ def forecast(way: Way, hot: HotSet, policy: MigrationPolicy, memory_kib: int) ->
             return run.ended(Ending.SWITCHED, way=way, downtime_s=run.left / way.bandwidth_bps)
         run.judge(dirtied, before - keep)
         gains = run.left < before * _SAME or run.throttle != throttle
-        stuck = 0 if gains or _may_throttle(run) else stuck + 1
+        may_throttle = policy.auto_converge and run.throttle < _THROTTLE[2]
+        stuck = 0 if gains or may_throttle else stuck + 1
     if not timeout_s:
         return run.ended(Ending.NEVER, way=way)
     idle_s = timeout_s - run.seconds
     run.sent, run.passes = run.sent + idle_s * way.bandwidth_bps, run.passes + int(idle_s / max(took_s, _BURST_S))
     run.seconds = float(timeout_s)
     return _timed_out(run, hot, way, timeout_s)
-
-
-def _may_throttle(run: _Run) -> bool:
-    return run.policy.auto_converge and run.throttle < _THROTTLE[2] and run.passes < _MOST_PASSES
 
 
 def _post_copy(run: _Run, way: Way) -> Forecast | None:

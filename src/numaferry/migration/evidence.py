@@ -10,6 +10,7 @@ import enum
 
 import attrs
 
+from numaferry.migration.progress import mib
 from numaferry.model import DomainSeen, DomainState, JobInfo, Migration, MigrationStatus
 
 
@@ -152,12 +153,7 @@ def tell(where: str, host: str, seen: Sight, job: JobInfo | None = None, word: S
 
 def progress(job: JobInfo) -> str:
     """Return "43 of 512 MiB left" for a job."""
-    return f"{_mib(job.memory_remaining_bytes)} of {_mib(job.memory_total_bytes)} MiB left"
-
-
-def _mib(size_bytes: int) -> int:
-    """Return whole MiB, rounded up so that a remainder never reads as nothing."""
-    return -(-size_bytes // (1 << 20))
+    return f"{mib(job.memory_remaining_bytes)} of {mib(job.memory_total_bytes)} MiB left"
 
 
 def _ended(seen: DomainSeen) -> bool:

@@ -124,7 +124,6 @@ def remove(move: Move) -> None:
         return
     for copy in copies:
         path = copy.volume.path
-        # what the destination has is read before, so that nothing slow lies between the last look and the removal
         what = f"removing the copy of {copy.target} at {path} on {move.dest.name}"
         if move.tidy(what, partial(_remove, move, copy), reach=False):
             _commit(move, f"{what}: done", (one for one in noted(move) if one.target != copy.target))
@@ -201,6 +200,7 @@ def _remove(move: Move, copy: Copy) -> bool:
             f"{copy.volume.path} is not empty, or not as it would have been made: it may be somebody's",
             hint="look at it; nobody's data is removed",
         )
+    # what the destination has is read before, so that nothing slow lies between the last look and the removal
     if words := _in_use(move):
         raise HypervisorError(f"{copy.volume.path} is not removed, {words}", hint="what became of the job is seen next")
     # one that has gone meanwhile is gone

@@ -27,20 +27,65 @@ if TYPE_CHECKING:
     from numaferry.ledger import HostRecord
     from numaferry.migration.disks import DisksView
     from numaferry.migration.move import Tools
+    from numaferry.migration.outcome import Check
     from numaferry.migration.start_checks import StartAsked
-    from numaferry.model import Instance, Migration, MigrationPolicy, Vif
+    from numaferry.model import (
+        DomainSeen,
+        HostFacts,
+        Instance,
+        InstanceNumaTopology,
+        Migration,
+        MigrationPolicy,
+        Vif,
+    )
+    from numaferry.virt.port import Hypervisor
 
 #: How many of the best hosts are asked before the claim: each costs a connection, and the claim chooses among those
 #: that passed.
 SHORTLIST: Final = 5
 
 
-class _Asked(NamedTuple):
+class Asked(NamedTuple):
     """What a destination has to be able to do: start this guest, with its disks, and what the policy asks for."""
 
     start: StartAsked
     policy: MigrationPolicy
     disks: DisksView
+
+
+class Candidate(NamedTuple):
+    """What a look at a destination gave: the host, the guest's disks as both hosts have them, and every check."""
+
+    facts: HostFacts
+    disks: DisksView
+    checks: tuple[Check, ...]
+
+
+def look_at_guest(source: str, hypervisor: Hypervisor, domain: DomainSeen, policy: MigrationPolicy) -> Asked:
+    """Read on the source what every destination of a guest is held against."""
+    disks = look_at_disks(source, hypervisor, domain.uuid, domain.xml)
+    return Asked(look_at_start(hypervisor, domain.uuid), policy, disks)
+
+
+def look_at_candidate(
+    name: str,
+    hypervisor: Hypervisor,
+    instance: Instance,
+    asked: Asked,
+    *,
+    source_facts: HostFacts,
+    vifs: tuple[Vif, ...],
+    topology: InstanceNumaTopology | None = None,
+) -> Candidate:
+    """Look at one destination and check it; `vifs` name its links, `topology` is the claim's where there is one."""
+    view = look_at_dest(name, hypervisor, vifs, asked.start)
+    disks = look_there(asked.disks, name, hypervisor)
+    checks = (
+        *check_can_live_migrate_destination(view, instance, source_facts, asked.start, topology),
+        *check_policy(asked.policy, source_facts, view.facts, name),
+        *check_disks(disks, asked.policy),
+    )
+    return Candidate(view.facts, disks, checks)
 
 
 def choose_and_claim(
@@ -59,11 +104,11 @@ def choose_and_claim(
     Raises as `MigrationEngine.start` says, and nothing is claimed then.
     """
     source = tools.ledger.host(instance.host)
-    start, disks = _check_guest(tools, source, instance, force=force)
+    asked = _check_guest(tools, source, instance, policy, force=force)
     candidates = select_destinations(tools.ledger, instance, dest=dest, avoid=avoid)
     if not candidates:
         raise _no_fit(instance, candidates.misfits)
-    passed = _shortlist(tools, source, instance, candidates, _Asked(start, policy, disks))
+    passed = _shortlist(tools, source, instance, candidates, asked)
     return tools.ledger.live_migration_claim(
         instance.uuid,
         passed,
@@ -76,8 +121,10 @@ def choose_and_claim(
     ).migration
 
 
-def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force: bool) -> tuple[StartAsked, DisksView]:
-    """Check the guest where it is; returns what its start asks, and its disks.
+def _check_guest(
+    tools: Tools, source: HostRecord, instance: Instance, policy: MigrationPolicy, *, force: bool
+) -> Asked:
+    """Check the guest where it is; returns what destinations are held against.
 
     Raises CheckFailed, Conflict, NotManaged, NotFound.
     """
@@ -85,13 +132,13 @@ def _check_guest(tools: Tools, source: HostRecord, instance: Instance, *, force:
         view = look_at_source(source.name, hypervisor, instance.uuid)
         checks = check_can_live_migrate_source(view, instance, tools.ledger.ledger_id, force=force)
         refuse(checks, f"{instance.name} can't leave {source.name}")
-        xml = view.domain.xml if view.domain else "<domain/>"
-        disks = look_at_disks(source.name, hypervisor, instance.uuid, xml)
-        return look_at_start(hypervisor, instance.uuid), disks
+        if view.domain is None:
+            raise AssertionError("a guest that is not there fails the checks")
+        return look_at_guest(source.name, hypervisor, view.domain, policy)
 
 
 def _shortlist(
-    tools: Tools, source: HostRecord, instance: Instance, candidates: tuple[str, ...], asked: _Asked
+    tools: Tools, source: HostRecord, instance: Instance, candidates: tuple[str, ...], asked: Asked
 ) -> tuple[str, ...]:
     """Return those of the best candidates that pass; raises with every reason where none does."""
     passed: list[str] = []
@@ -114,21 +161,15 @@ def _shortlist(
     raise CheckFailed(f"none of {len(refused)} hosts that fit passed the checks: {words}", hint=refused[0].hint)
 
 
-def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name: str, asked: _Asked) -> None:
+def _check_candidate(tools: Tools, source: HostRecord, instance: Instance, name: str, asked: Asked) -> None:
     record = tools.ledger.host(name)
     links = _links(instance, source, record)
     with closing(tools.connect(record)) as hypervisor:
-        view = look_at_dest(name, hypervisor, links, asked.start)
-        disks = look_there(asked.disks, name, hypervisor)
-    if view.facts.booted_since(record.facts):
+        seen = look_at_candidate(name, hypervisor, instance, asked, source_facts=source.facts, vifs=links)
+    if seen.facts.booted_since(record.facts):
         # what ran there is gone and what runs there now is not known: nothing is claimed before it was looked at
         tools.audit(name)
-    checks = (
-        *check_can_live_migrate_destination(view, instance, source.facts, asked.start),
-        *check_disks(disks, asked.policy),
-        *check_policy(asked.policy, source.facts, view.facts, name),
-    )
-    refuse(checks, f"{instance.name} can't go to {name}")
+    refuse(seen.checks, f"{instance.name} can't go to {name}")
 
 
 def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[Vif, ...]:

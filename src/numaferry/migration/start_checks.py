@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from numaferry.migration.outcome import Check, Outcome
-from numaferry.model import NOT_ASKED, GuestSupport, Said, StartNeeds, version_text
+from numaferry.model import NOT_ASKED, Answer, GuestSupport, Said, StartNeeds, version_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,23 +55,25 @@ def check_start(asked: StartAsked, dest: GuestSupport, host: str, *, source_qemu
 
 
 def _emulator(held: _Held) -> Check:
-    path, answer = held.needs.emulator or "default emulator", held.dest.emulator
-    said = {
-        Said.YES: Check("emulator", Outcome.OK, f"{path} is on {held.host}"),
-        Said.NO: Check("emulator", Outcome.FAILS, f"host {held.host} has no {path}: {answer.words}"),
-        Said.UNKNOWN: _unknown("emulator", f"libvirt on {held.host} does not tell of {path}", answer.words),
-    }
-    return said[answer.said]
+    path = held.needs.emulator or "default emulator"
+    return _answered(
+        "emulator",
+        held.dest.emulator,
+        yes=f"{path} is on {held.host}",
+        no=f"host {held.host} has no {path}",
+        unknown=f"libvirt on {held.host} does not tell of {path}",
+    )
 
 
 def _machine(held: _Held) -> Check:
-    name, answer = held.needs.machine or "(default)", held.dest.machine
-    said = {
-        Said.YES: Check("machine", Outcome.OK, f"machine type {name} is known on {held.host}"),
-        Said.NO: Check("machine", Outcome.FAILS, f"host {held.host} can't run machine type {name}: {answer.words}"),
-        Said.UNKNOWN: _unknown("machine", f"libvirt on {held.host} does not tell of machine type {name}", answer.words),
-    }
-    return said[answer.said]
+    name = held.needs.machine or "(default)"
+    return _answered(
+        "machine",
+        held.dest.machine,
+        yes=f"machine type {name} is known on {held.host}",
+        no=f"host {held.host} can't run machine type {name}",
+        unknown=f"libvirt on {held.host} does not tell of machine type {name}",
+    )
 
 
 def _cpu(held: _Held) -> Check:
@@ -148,13 +150,13 @@ def _firmware(held: _Held) -> Check | None:
 def _tpm(held: _Held) -> Check | None:
     if not held.needs.emulated_tpm:
         return None
-    answer = held.dest.emulated_tpm
-    said = {
-        Said.YES: Check("tpm-backend", Outcome.OK, f"emulated TPMs can be had on {held.host}"),
-        Said.NO: Check("tpm-backend", Outcome.FAILS, f"host {held.host} has no emulated TPM (swtpm): {answer.words}"),
-        Said.UNKNOWN: _unknown("tpm-backend", f"libvirt on {held.host} does not tell whether it has swtpm"),
-    }
-    return said[answer.said]
+    return _answered(
+        "tpm-backend",
+        held.dest.emulated_tpm,
+        yes=f"emulated TPMs can be had on {held.host}",
+        no=f"host {held.host} has no emulated TPM (swtpm)",
+        unknown=f"libvirt on {held.host} does not tell whether it has swtpm",
+    )
 
 
 def _seclabel(held: _Held) -> Check | None:
@@ -207,6 +209,16 @@ def _disk_cache(held: _Held) -> Check | None:
 
 def _listed(names: frozenset[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _answered(name: str, answer: Answer, *, yes: str, no: str, unknown: str) -> Check:
+    """Return the check for an answer; libvirt's own words follow where it did not say yes."""
+    said = {
+        Said.YES: Check(name, Outcome.OK, yes),
+        Said.NO: Check(name, Outcome.FAILS, f"{no}: {answer.words}"),
+        Said.UNKNOWN: _unknown(name, unknown, answer.words),
+    }
+    return said[answer.said]
 
 
 def _unknown(name: str, words: str, said: str = "") -> Check:

@@ -22,10 +22,15 @@ def guest_disks(xml: str) -> tuple[GuestDisk, ...]:
     return tuple(_disk(element) for element in parse_xml(xml).iterfind("devices/disk"))
 
 
-def _disk(element: etree._Element) -> GuestDisk:
+def disk_target(element: etree._Element) -> str:
+    """Return the name of a ``<disk>`` in the guest, "?" where it has none."""
     target = element.find("target")
+    return "?" if target is None else target.get("dev", "?")
+
+
+def _disk(element: etree._Element) -> GuestDisk:
     return GuestDisk(
-        target="?" if target is None else target.get("dev", "?"),
+        target=disk_target(element),
         device=element.get("device", "disk"),
         images=tuple(_images(element)),
         readonly=element.find("readonly") is not None,

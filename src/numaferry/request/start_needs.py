@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from lxml import etree
 
 from numaferry.model import StartNeeds
+from numaferry.request.disks import disk_target
 from numaferry.request.xml import parse_xml
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def start_needs(xml: str) -> StartNeeds:
             (source.get("pool", ""), source.get("volume", ""))
             for source in root.iterfind("devices/disk[@type='volume']/source")
         ),
-        cached_disks=tuple(_target(disk) for disk in root.iterfind("devices/disk") if _cached(disk)),
+        cached_disks=tuple(disk_target(disk) for disk in root.iterfind("devices/disk") if _cached(disk)),
     )
 
 
@@ -69,8 +70,3 @@ def _cached(disk: _Element) -> bool:
         and cache not in _UNCACHED
         and not safe
     )
-
-
-def _target(disk: _Element) -> str:
-    target = disk.find("target")
-    return "?" if target is None else target.get("dev", "?")

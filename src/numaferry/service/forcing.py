@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from numaferry.errors import Conflict
+from numaferry.migration.progress import mib
 from numaferry.model import MigrationStatus, PostCopy
 from numaferry.service.driving import name_of
 from numaferry.service.instances import migration_line
@@ -36,7 +37,7 @@ def forecast(ledger: Ledger, reach: Reach, ref: str, how: str | None = None) -> 
 
 
 def _sentence(move: Migration, name: str, job: JobInfo, how: str) -> str:
-    left = f"{-(-job.memory_remaining_bytes // _MIB)} MiB are left"
+    left = f"{mib(job.memory_remaining_bytes)} MiB are left"
     if how == "post-copy":
         return (
             f"{name} would run on {move.dest} at once and fetch what is missing ({left}): until then it is lost with"

@@ -15,11 +15,10 @@ from numaferry.errors import CheckFailed, Conflict, HostError, NoFit, NotManaged
 from numaferry.ledger import Ledger, open_ledger
 from numaferry.ledger.hosts import UNREACHABLE
 from numaferry.migration import checks as reads
-from numaferry.migration.disks import Verdict, check_disks, judge
+from numaferry.migration.disks import Verdict, judge
 from numaferry.migration.emulator import place_threads, steal_on_arrival
-from numaferry.migration.images import look_at_disks, look_there
 from numaferry.migration.links import dest_vifs
-from numaferry.migration.policy_checks import check_policy
+from numaferry.migration.shortlist import Asked, look_at_candidate, look_at_guest
 from numaferry.model import (
     EMPTY,
     IN_PROGRESS,
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from numaferry.migration.disks import DisksView
     from numaferry.migration.emulator import Placing
     from numaferry.migration.outcome import Check
-    from numaferry.model import Instance, MigrationPolicy, Misfit, Vif
+    from numaferry.model import DomainSeen, Instance, MigrationPolicy, Misfit, Vif
     from numaferry.service.discovery import Reach
     from numaferry.virt.port import Hypervisor
 
@@ -77,20 +76,20 @@ def plan(
             select_destinations(copy, instance, dest=dest)
         source = copy.host(instance.host)
         hypervisor = reach(source.uri)
-        refuse_absent(hypervisor, instance)
+        domain = refuse_absent(hypervisor, instance)
         notes = _refresh_all(copy, reach, instance, dest)
         chosen = select_destinations(copy, instance, dest=dest)
         if not chosen:
             raise _nowhere(instance, dest, chosen.misfits)
-        wanted = resolve(copy, instance, policy or PolicyWish())
-        passed = _passing(copy, reach, instance, chosen, wanted)
+        asked = look_at_guest(source.name, hypervisor, domain, resolve(copy, instance, policy or PolicyWish()))
+        passed = _passing(copy, reach, instance, chosen, asked)
         claim = copy.live_migration_claim(
             instance.uuid,
             passed or chosen[:1],
             vifs=lambda record: _links(instance, source, record),
-            policy=wanted,
+            policy=asked.policy,
         )
-        return _planned(copy, reach, claim, tuple(notes), force=force)
+        return _planned(copy, reach, claim, asked, tuple(notes), force=force)
 
 
 def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[Vif, ...]:
@@ -98,29 +97,18 @@ def _links(instance: Instance, source: HostRecord, record: HostRecord) -> tuple[
     return dest_vifs(instance.vifs, source.config, record.name, record.config)
 
 
-def _passing(
-    copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...], policy: MigrationPolicy
-) -> tuple[str, ...]:
+def _passing(copy: Ledger, reach: Reach, instance: Instance, chosen: tuple[str, ...], asked: Asked) -> tuple[str, ...]:
     """Return the candidates that pass the destination's checks, as the engine's shortlist does."""
     source = copy.host(instance.host)
-    hypervisor = reach(source.uri)
-    asked = reads.look_at_start(hypervisor, instance.uuid)
-    domain = hypervisor.domain(instance.uuid)
-    disks = look_at_disks(source.name, hypervisor, instance.uuid, domain.xml if domain else "<domain/>")
     passed = []
     for name in chosen:
         record = copy.host(name)
         try:
-            view = reads.look_at_dest(name, reach(record.uri), _links(instance, source, record), asked)
-            there = look_there(disks, name, reach(record.uri))
+            links = _links(instance, source, record)
+            seen = look_at_candidate(name, reach(record.uri), instance, asked, source_facts=source.facts, vifs=links)
         except (HostError, CheckFailed):
             continue
-        checks = (
-            *reads.check_can_live_migrate_destination(view, instance, source.facts, asked),
-            *check_disks(there, policy),
-            *check_policy(policy, source.facts, view.facts, name),
-        )
-        if not reads.failures(checks):
+        if not reads.failures(seen.checks):
             passed.append(name)
     return tuple(passed)
 
@@ -134,8 +122,8 @@ def refuse_moving(ledger: Ledger, instance: Instance) -> None:
         )
 
 
-def refuse_absent(hypervisor: Hypervisor, instance: Instance) -> None:
-    """Raise NotManaged where the instance's domain does not run on its host: there is nothing to move live."""
+def refuse_absent(hypervisor: Hypervisor, instance: Instance) -> DomainSeen:
+    """Return the instance's domain; raises NotManaged where it does not run on its host: nothing is to move live."""
     domain = hypervisor.domain(instance.uuid)
     if domain is None:
         raise NotManaged(
@@ -147,6 +135,7 @@ def refuse_absent(hypervisor: Hypervisor, instance: Instance) -> None:
             f"{instance.name} on {instance.host} is {domain.state}: only a running guest can be moved live",
             hint=f"start it first: virsh -c {hypervisor.uri} start {instance.name}",
         )
+    return domain
 
 
 def _refresh_all(copy: Ledger, reach: Reach, instance: Instance, dest: str | None) -> list[str]:
@@ -176,7 +165,9 @@ def _nowhere(instance: Instance, dest: str | None, misfits: tuple[Misfit, ...]) 
     )
 
 
-def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...], *, force: bool) -> Plan:
+def _planned(
+    copy: Ledger, reach: Reach, claim: MoveClaim, asked: Asked, notes: tuple[str, ...], *, force: bool
+) -> Plan:
     """Return the plan of a claim that was taken on the copy."""
     source, dest = copy.host(claim.migration.source), copy.host(claim.migration.dest)
     from_host, to_host = reach(source.uri), reach(dest.uri)
@@ -197,37 +188,30 @@ def _planned(copy: Ledger, reach: Reach, claim: MoveClaim, notes: tuple[str, ...
         online=source.facts.topology.cpus,
     )
     arrival = steal_on_arrival(mutated, policy, host=dest.name, facts=dest.facts, config=dest.config)
-    disks = look_there(look_at_disks(source.name, from_host, claim.instance.uuid, live), dest.name, to_host)
-    looked = (*_looked(copy, (from_host, to_host), claim, mutated, force=force), *check_disks(disks, policy))
+    here = reads.look_at_source(source.name, from_host, claim.instance.uuid)
+    there = look_at_candidate(
+        dest.name,
+        to_host,
+        claim.instance,
+        asked,
+        source_facts=source.facts,
+        vifs=mutated.vifs,
+        topology=mutated.numa_topology,
+    )
+    of_source = reads.check_can_live_migrate_source(here, claim.instance, copy.ledger_id, force=force)
     return Plan(
         instance=claim.instance.name,
         instance_uuid=claim.instance.uuid,
         source=source.name,
         dest=dest.name,
         placement=claim.placement,
-        checks=tuple(map(_line, looked)),
+        checks=tuple(map(_line, (*of_source, *there.checks))),
         xml_difference=xml_difference(live, dest_xml),
         dest_xml=dest_xml,
         persistent_xml=persistent_xml,
-        virsh=virsh_command(source, dest, claim, _disk_words(disks, policy)),
+        virsh=virsh_command(source, dest, claim, _disk_words(there.disks, policy)),
         virsh_pins=_pin_commands(placing, mutated, source, dest),
         notes=(*notes, *filter(None, (placing.sentence, arrival))),
-    )
-
-
-def _looked(
-    copy: Ledger, hosts: tuple[Hypervisor, Hypervisor], claim: MoveClaim, mutated: Instance, *, force: bool
-) -> tuple[Check, ...]:
-    """Return every check that the migration of a claim would make, on source and destination."""
-    source, dest = copy.host(claim.migration.source), copy.host(claim.migration.dest)
-    from_host, to_host = hosts
-    asked = reads.look_at_start(from_host, claim.instance.uuid)
-    here = reads.look_at_source(source.name, from_host, claim.instance.uuid)
-    there = reads.look_at_dest(dest.name, to_host, mutated.vifs, asked)
-    return (
-        *reads.check_can_live_migrate_source(here, claim.instance, copy.ledger_id, force=force),
-        *reads.check_can_live_migrate_destination(there, claim.instance, source.facts, asked, mutated.numa_topology),
-        *check_policy(claim.migration.policy, source.facts, there.facts, dest.name),
     )
 
 

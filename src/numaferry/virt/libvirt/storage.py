@@ -38,12 +38,11 @@ def read_storage(connection: libvirt.virConnect, paths: Sequence[str]) -> HostSt
         if not connection.isAlive():
             raise
         return HostStorage()
-    folders = {posixpath.dirname(path) for path in paths}
-    unknown = {posixpath.dirname(path) for path in paths if _volume(connection, path) is None}
     seen = []
     for pool in pools:
         now = read_pool(pool.XMLDesc())
-        if now.target in (folders if now.type == "dir" else unknown):
+        inside = [path for path in paths if posixpath.dirname(path) == now.target]
+        if inside and (now.type == "dir" or any(_volume(connection, path) is None for path in inside)):
             _refresh(connection, pool)
             now = read_pool(pool.XMLDesc())
         seen.append(now)

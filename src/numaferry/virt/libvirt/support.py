@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 #: A guest's CPU that libvirt can hold against a host; for host-passthrough and maximum there is nothing to compare.
 _COMPARED: Final = frozenset({"custom", "host-model"})
 _ENOENT: Final = 2
-_NO_POOL: Final = frozenset({libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL})
 
 
 def read_support(connection: libvirt.virConnect, needs: StartNeeds) -> GuestSupport:
@@ -155,5 +154,6 @@ def _pool(connection: libvirt.virConnect, pool: str) -> Answer:
             return Answer(Said.NO, f"storage pool {pool} is not active")
     except libvirt.libvirtError as error:
         answer = _no_answer(connection, error)
-        return Answer(Said.NO, answer.words) if error.get_error_code() in _NO_POOL else answer
+        absent = error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL
+        return Answer(Said.NO, answer.words) if absent else answer
     return YES
